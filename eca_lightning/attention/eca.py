@@ -1,0 +1,93 @@
+"""Efficient channel attention.
+
+ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks. Qilong Wang, Banggu Wu,
+Pengfei Zhu, Peihua Li, Wangmeng Zuo, Qinghua Hu. CVPR 2020, arXiv 1910.03151.
+
+The code printed as the paper's Fig. 3 leaves out the sigmoid that Eq. 9 has: it is here. The same
+figure rounds the kernel size in another way than Eq. 12; `kernel_size` offers both.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eca_lightning.attention.gate import ChannelGate
+
+KernelRule = Literal["equation", "figure"]
+
+
+def kernel_size(channels: int, rule: KernelRule | int = "equation") -> int:
+    """Return how many neighbouring channels the gate of one channel looks at.
+
+    Args:
+        channels: Number of channels, C.
+        rule: ``"equation"`` takes the odd number nearest to ``log2(C) / 2 + 1 / 2``, the lower one
+            in a tie (Eq. 12 with gamma = 2 and b = 1; C = 128 and C = 2048 are ties). ``"figure"``
+            truncates that value and adds one if it is even (Fig. 3). An odd positive number is
+            returned as it is.
+
+    Raises:
+        ValueError: If ``rule`` is none of these.
+    """
+    target = (math.log2(channels) + 1) / 2
+    if rule == "equation":
+        return 2 * math.ceil(target / 2) - 1
+    if rule == "figure":
+        return int(target) // 2 * 2 + 1
+    if isinstance(rule, int) and rule > 0 and rule % 2 == 1:
+        return rule
+    raise ValueError(
+        f"The ECA kernel must be an odd positive number, got {rule!r}: give 3 or 5, for example, "
+        "or a rule that derives it from the channels, 'equation' or 'figure'."
+    )
+
+
+class EfficientChannelAttention(ChannelGate):
+    """ECA (Eq. 9): one k-tap convolution along the channels, its weights shared by all of them.
+
+    Args:
+        channels: Number of channels, C; it matters to the kernel rules only.
+        kernel: A rule or a size, as in `kernel_size`.
+    """
+
+    def __init__(self, channels: int, kernel: KernelRule | int = "equation") -> None:
+        super().__init__()
+        self.kernel_size = kernel_size(channels, kernel)
+        self.conv = nn.Conv1d(1, 1, self.kernel_size, padding=self.kernel_size // 2, bias=False)
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """See `ChannelGate.logits`."""
+        return self.conv(pooled.unsqueeze(1)).squeeze(1)
+
+    def extra_repr(self) -> str:
+        """Show the kernel size."""
+        return f"kernel_size={self.kernel_size}"
+
+
+class EfficientChannelAttentionNS(ChannelGate):
+    """ECA-NS (Eq. 7), weights not shared: every channel weighs its k neighbours by itself.
+
+    Args:
+        channels: Number of channels, C.
+        kernel: A rule or a size, as in `kernel_size`.
+    """
+
+    def __init__(self, channels: int, kernel: KernelRule | int = "equation") -> None:
+        super().__init__()
+        self.kernel_size = kernel_size(channels, kernel)
+        self.weight = nn.Parameter(torch.empty(channels, self.kernel_size))
+        # nn.Conv1d draws ECA's weights in this way; the ablation changes the sharing alone.
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """See `ChannelGate.logits`."""
+        margin = self.kernel_size // 2
+        neighbours = F.pad(pooled, (margin, margin)).unfold(1, self.kernel_size, 1)
+        return (neighbours * self.weight).sum(dim=2)
+
+    def extra_repr(self) -> str:
+        """Show the number of channels and the kernel size."""
+        return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}"
