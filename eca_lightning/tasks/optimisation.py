@@ -1,0 +1,51 @@
+"""Parameter groups and the scaling of learning rates."""
+
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def parameter_groups(module: nn.Module, exempt_norms_and_biases: bool) -> list[dict[str, Any]]:
+    """Sort the trainable parameters of a module into groups for an optimizer.
+
+    Args:
+        module: The module to be trained.
+        exempt_norms_and_biases: Put all parameters of normalisation layers, and the biases of all
+            others, into a group of their own with weight decay 0. Layers are told by their type,
+            so that no naming habit can defeat it.
+
+    Returns:
+        One group, or two with the exempt one last; no parameter is in both.
+    """
+    decayed: dict[nn.Parameter, None] = {}  # dictionaries keep the order and drop shared ones
+    exempt: dict[nn.Parameter, None] = {}
+    for layer in module.modules():
+        for parameter in layer.parameters(recurse=False):
+            is_bias = parameter is getattr(layer, "bias", None)
+            spared = exempt_norms_and_biases and (is_bias or isinstance(layer, _NORMS))
+            if parameter.requires_grad:
+                (exempt if spared else decayed)[parameter] = None
+    groups: list[dict[str, Any]] = [{"params": list(decayed)}]
+    if exempt:
+        groups.append({"params": list(exempt), "weight_decay": 0.0})
+    return groups
+
+
+def scale_learning_rate(optimizer: Optimizer, batch: int, reference_batch: int) -> float:
+    """Apply the linear scaling rule (Goyal et al., arXiv 1706.02677) to every group, in place.
+
+    Args:
+        optimizer: Its learning rates belong to ``reference_batch``.
+        batch: Images that one optimizer step sees, over all ranks and accumulated batches.
+        reference_batch: Images a step that the learning rate was chosen for.
+
+    Returns:
+        The scaled learning rate of the first group.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] *= batch / reference_batch
+    return optimizer.param_groups[0]["lr"]

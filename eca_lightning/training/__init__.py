@@ -1,0 +1,1 @@
+"""What a run adds to a model: optimisation, schedules and callbacks."""
