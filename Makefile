@@ -1,0 +1,53 @@
+PYTHON ?= python3
+# Two workers suit two cores; a test file stays with one worker, which compiles its kernels once.
+PYTEST_FLAGS ?= --numprocesses 2 --dist loadscope
+# A release of torchvision fits one of torch: the two move together, and by decision.
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+
+BIN := .venv/bin
+READY := .venv/.setup-complete
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format constraints clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## Install what the project needs: system packages (with apt) and .venv
+	@echo "setup: .venv is ready"
+
+$(READY): pyproject.toml constraints.txt tools/setup.sh
+	@PYTHON="$(PYTHON)" bash tools/setup.sh
+	@touch $@
+
+quickstart: $(READY) ## Write Fashion-MNIST to .beton, train a small ECA-Net, validate the best epoch
+	$(BIN)/eca-lightning data write fashion-mnist
+	$(BIN)/eca-lightning fit --config configs/quickstart.yaml
+	@best=$$(ls -t runs/quickstart/version_*/checkpoints/best.ckpt | head -n 1); \
+	test -n "$$best" && \
+	echo '$(BIN)/eca-lightning validate --config configs/quickstart.yaml --ckpt_path' "$$best" && \
+	$(BIN)/eca-lightning validate --config configs/quickstart.yaml --ckpt_path "$$best" && \
+	printf '%s\n' '' \
+		'Quickstart done. Its accuracy is in the table above; the rest is here:' \
+		"  the run     $${best%/checkpoints/*}" \
+		"  its best    $$best" \
+		'  its curves  $(BIN)/tensorboard --logdir runs'
+
+test: $(READY) ## Run the tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS)
+
+lint: $(READY) ## Check style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY) ## Mend style and formatting
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+constraints: ## Resolve every dependency afresh into constraints.txt (with Python 3.10 and 3.11)
+	$(PYTHON) tools/constraints.py python3.10 python3.11 $(TORCH)
+
+clean: ## Remove .venv, caches and build files, but neither data nor runs
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find eca_lightning tests tools -name __pycache__ -prune -exec rm -rf {} +
