@@ -41,8 +41,6 @@ def mobilenet_v2(
         network.features[0][0] = conv
     blocks = iter(network.features[1:-1])
     slots = [
-        Slot(next(blocks), stage, row[4])
-        for stage, row in enumerate(_ROWS)
-        for _ in range(row[2])
+        Slot(next(blocks), stage, row[4]) for stage, row in enumerate(_ROWS) for _ in range(row[2])
     ]
     return network, slots

@@ -196,15 +196,17 @@ class ImageClassifier(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another architecture, and restore the class names."""
         saved = checkpoint.get("hyper_parameters", {}).get("backbone", {})
-        ours = self.hparams["backbone"]
-        differences = [
-            f"{key} is {saved[key]!r} in the checkpoint and {ours[key]!r} here"
-            for key in ours
-            if key in saved and saved[key] != ours[key]
-        ]
+        differences = architecture_differences(saved, self.hparams["backbone"])
         if differences:
-            raise ValueError(
-                f"the checkpoint is of another architecture: {'; '.join(differences)}. "
-                "Use the config it was trained with"
-            )
+            raise ValueError(f"the checkpoint is of another architecture: {differences}")
         self.class_names = checkpoint.get("class_names")
+
+
+def architecture_differences(saved: dict[str, Any], given: dict[str, Any]) -> str:
+    """Say in what the backbone of a checkpoint differs from a config's; empty if in nothing."""
+    differences = [
+        f"{key} is {saved[key]!r} in the checkpoint and {given[key]!r} here"
+        for key in given
+        if key in saved and saved[key] != given[key]
+    ]
+    return "; ".join(differences)

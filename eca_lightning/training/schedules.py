@@ -1,6 +1,7 @@
 """Learning rate schedules that torch does not have in the form that a config needs."""
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
@@ -19,6 +20,9 @@ class OneCycle(OneCycleLR):
         anneal_strategy: Shape of rise and decay: ``cos`` or ``linear``.
         start_fraction: First learning rate as a fraction of the peak.
         end_fraction: Last learning rate as a fraction of the peak.
+
+    Raises:
+        ValueError: If there is no number of steps, or a checkpoint's is another one.
     """
 
     def __init__(
@@ -42,3 +46,12 @@ class OneCycle(OneCycleLR):
             div_factor=1 / start_fraction,
             final_div_factor=start_fraction / end_fraction if end_fraction else math.inf,
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a checkpoint stopped."""
+        if state_dict["total_steps"] != self.total_steps:
+            raise ValueError(
+                f"the checkpoint's schedule has {state_dict['total_steps']} steps and this run's "
+                f"{self.total_steps}: resume with the same epochs, batch size and number of ranks"
+            )
+        super().load_state_dict(state_dict)

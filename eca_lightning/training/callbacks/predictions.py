@@ -44,9 +44,12 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Keep the rows of a batch; rows with index -1 only pad a rank and are left out."""
         names = getattr(pl_module, "class_names", None)
+        loader: Any = trainer.predict_dataloaders
+        # Lightning knows the indices of torch's loaders; ours say them.
+        indices = batch_indices or loader.batch_indices(batch_idx)
         top = torch.topk(prediction, min(self.top, prediction.shape[1]))
         for index, chances, classes in zip(
-            batch[1].tolist(), top.values.tolist(), top.indices.tolist(), strict=True
+            map(int, indices), top.values.tolist(), top.indices.tolist(), strict=True
         ):
             if index >= 0:
                 self._rows[index] = [

@@ -1,0 +1,117 @@
+"""The one program: ``eca-lightning COMMAND``."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+COMMANDS = {
+    "fit": "train, validating after each epoch",
+    "validate": "score a checkpoint on the validation images",
+    "test": "score a checkpoint on the test images",
+    "predict": "write the best classes of each image of a folder to a CSV file",
+    "data": "write, verify and describe .beton files",
+    "models": "list the models of the paper: parameters and FLOPs, ours beside its own",
+}
+_INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Raises:
+        SystemExit: With status 2 on bad input, after one line that says what to mend.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(arguments)
+    except _INPUT_ERRORS as error:
+        mistake = _input_mistake(error)
+        if mistake is None or "ECA_LIGHTNING_TRACEBACK" in os.environ:
+            raise
+        print(f"eca-lightning: error: {mistake}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(arguments: list[str]) -> None:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_help())
+    elif command not in COMMANDS:
+        print(f"eca-lightning: error: unknown command '{command}'\n\n{_help()}", file=sys.stderr)
+        sys.exit(2)
+    elif command in ("fit", "validate", "test", "predict"):
+        from eca_lightning.lightning_cli import lightning_cli
+
+        lightning_cli(arguments)
+    else:
+        from jsonargparse import auto_cli
+
+        auto_cli(
+            {command: _functions(command)},
+            args=[_with_underscores(argument) for argument in arguments],
+            prog="eca-lightning",
+            as_positional="write" not in arguments,
+        )
+
+
+def _with_underscores(argument: str) -> str:
+    """Spell an option as its parameter: --max-resolution=512 as --max_resolution=512."""
+    option, equals, value = argument.partition("=")
+    if option.startswith("--"):
+        option = "--" + option[2:].replace("-", "_")
+    return option + equals + value
+
+
+def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
+    """Look up the plain functions behind a command; imported late, so that help is quick."""
+    if command == "models":
+        from eca_lightning.analysis.zoo import models
+
+        return models
+    from eca_lightning.data.fashion_mnist import write_fashion_mnist
+    from eca_lightning.data.image_folder import write_image_folder
+    from eca_lightning.data.inspection import info, verify
+
+    return {
+        "_help": COMMANDS["data"],
+        "write": {
+            "_help": "write images to .beton files",
+            "fashion-mnist": write_fashion_mnist,
+            "image-folder": write_image_folder,
+        },
+        "verify": verify,
+        "info": info,
+    }
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: eca-lightning COMMAND [options]",
+            "",
+            *lines,
+            "",
+            "eca-lightning COMMAND --help explains a command. Start with",
+            "  eca-lightning data write fashion-mnist",
+            "  eca-lightning fit --config configs/quickstart.yaml",
+        ]
+    )
+
+
+def _input_mistake(error: BaseException | None) -> BaseException | None:
+    """Find the error that this package raised by itself, which is about the input and no bug.
+
+    It may lie behind others: jsonargparse raises one of its own when a constructor fails.
+    """
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        here = frames and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+        if here and isinstance(error, _INPUT_ERRORS):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,261 @@
+"""eca-lightning as its user types it: a whole small run, and one clear error for each mistake."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from eca_lightning.cli import COMMANDS, main
+from eca_lightning.tasks import ImageClassifier
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+CLASSES = ("blue", "green", "red")
+
+
+def write_images(folder, per_class):
+    """Pictures of noise, each class brightest in a channel of its own."""
+    generator = np.random.default_rng(per_class)
+    for index, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = generator.integers(0, 128, (20, 20, 3), dtype=np.uint8)
+            pixels[..., 2 - index] += 127
+            Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
+
+
+def config(folder, **data):
+    """A small run on the pictures, written to a file."""
+    sets = {"train": str(folder / "train.beton"), "val": str(folder / "val.beton")}
+    options = {"batch_size": 10, "num_workers": 1, "train_view": "full", "eval_view": "full"}
+    run = yaml.safe_load((CONFIGS / "quickstart.yaml").read_text())
+    backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
+    run["model"]["init_args"]["backbone"] = backbone
+    run["data"] = {
+        "class_path": "eca_lightning.data.FFCVDataModule",
+        "init_args": sets | options | data,
+    }
+    run["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "log_every_n_steps": 1}
+    run["trainer"]["callbacks"] = str(CONFIGS / "trainer" / "callbacks.yaml")
+    run["trainer"]["logger"]["init_args"]["save_dir"] = str(folder / "runs")
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(run))
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Pictures, their .beton files and a finished run."""
+    folder = tmp_path_factory.mktemp("work")
+    for split, per_class in (("train", 20), ("val", 7)):
+        write_images(folder / "images" / split, per_class)
+    source, output = str(folder / "images"), str(folder)
+    main(["data", "write", "image-folder", "--source", source, "--output", output, "--mode", "raw"])
+    main(["fit", "--config", str(config(folder))])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _as_a_program(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["eca-lightning"])
+
+
+def fails(capsys, *arguments):
+    """Run a command that must fail as bad input does; return its last line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return " ".join(error.split())
+
+
+def best(work):
+    return work / "runs" / "quickstart" / "version_0" / "checkpoints" / "best.ckpt"
+
+
+def test_fit_learns_and_leaves_a_checkpoint_that_stands_alone(work):
+    model = ImageClassifier.load_from_checkpoint(best(work), weights_only=True)
+    assert model.class_names == list(CLASSES)
+    names = sorted(path.name for path in best(work).parent.iterdir())
+    assert names == ["best.ckpt", "last.ckpt"]
+
+
+def test_tensorboard_has_the_curves(work):
+    events = EventAccumulator(str(best(work).parents[1]))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    for name in ("train/loss", "train/top1", "val/loss", "val/top1", "val/top5", "lr-SGD/pg1"):
+        assert name in scalars
+    assert "hp_metric" not in scalars
+    assert len(events.Scalars("val/top1")) == 3
+
+
+def test_validate_repeats_the_figure_of_training(work, capsys):
+    events = EventAccumulator(str(best(work).parents[1]))
+    events.Reload()
+    reached = max(event.value for event in events.Scalars("val/top1"))
+    assert reached > 0.9
+    capsys.readouterr()
+    main(["validate", "--config", str(work / "run.yaml"), "--ckpt_path", str(best(work))])
+    (printed,) = re.findall(r"val/top1\D*([\d.]+)", capsys.readouterr().out)
+    assert f"{float(printed):.4f}" == f"{reached:.4f}"
+
+
+def test_test_scores_another_set(work, capsys):
+    options = ["--data.test", str(work / "val.beton"), "--ckpt_path", str(best(work))]
+    main(["test", "--config", str(work / "run.yaml"), *options])
+    assert "test/top1" in capsys.readouterr().out
+
+
+def test_predict_names_every_image_of_a_folder(work, tmp_path):
+    folder, table = work / "images" / "val", tmp_path / "photos.csv"
+    options = ["--data.predict", str(folder), "--predictions.output", str(table)]
+    checkpoint = ["--ckpt_path", str(best(work)), "--data.num_workers", "0"]
+    main(["predict", "--config", str(work / "run.yaml"), *options, *checkpoint])
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == sorted(str(path) for path in folder.rglob("*.png"))
+    right = [Path(row["image"]).parent.name == row["class_1"] for row in rows]
+    assert sum(right) / len(right) > 0.9
+    chances = [float(row[f"probability_{k}"]) for row in rows[:1] for k in (1, 2, 3)]
+    assert sum(chances) == pytest.approx(1, abs=1e-4)
+
+
+def test_predict_reads_a_beton_too(work, tmp_path):
+    table = tmp_path / "table.csv"
+    options = ["--data.predict", str(work / "val.beton"), "--predictions.output", str(table)]
+    main(["predict", "--config", str(work / "run.yaml"), *options, "--ckpt_path", str(best(work))])
+    with table.open() as file:
+        assert [row["image"] for row in csv.DictReader(file)] == [str(i) for i in range(21)]
+
+
+def test_interrupted_run_goes_on_as_if_it_had_not_been(work, tmp_path, monkeypatch):
+    def stop_in_the_second_epoch(self):
+        if self.current_epoch == 1:
+            raise KeyError("power cut")
+
+    command = ["fit", "--config", str(work / "run.yaml"), "--trainer.logger.save_dir"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageClassifier, "on_train_epoch_end", stop_in_the_second_epoch)
+        with pytest.raises(KeyError, match="power cut"):
+            main([*command, str(tmp_path)])
+    (last,) = tmp_path.rglob("last.ckpt")
+    main([*command, str(tmp_path / "again"), "--ckpt_path", str(last)])
+    (resumed,) = (tmp_path / "again").rglob("last.ckpt")
+    weights = [
+        torch.load(path, weights_only=True)["state_dict"]
+        for path in (resumed, best(work).with_name("last.ckpt"))
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_one_cycle_cannot_be_prolonged(work, capsys, tmp_path):
+    last = best(work).with_name("last.ckpt")
+    options = ["--trainer.logger.save_dir", tmp_path, "--trainer.max_epochs", "4"]
+    error = fails(capsys, "fit", "--config", work / "run.yaml", "--ckpt_path", last, *options)
+    assert "18 steps and this run's 24" in error
+
+
+def test_data_info_and_verify(work, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["data", "info", str(work)])
+    main(["data", "verify", str(work / "val.beton")])
+    printed = capsys.readouterr().out
+    assert "train.beton" in printed
+    assert "all 21 samples are good" in printed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: eca-lightning" in capsys.readouterr().out
+
+
+def test_help_lists_the_commands_and_an_unknown_one_fails():
+    program = [sys.executable, "-m", "eca_lightning"]
+    shown = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True)
+    assert all(f"  {command} " in shown.stdout for command in COMMANDS)
+    unknown = subprocess.run([*program, "train"], capture_output=True, text=True, check=False)
+    assert unknown.returncode == 2
+    assert "unknown command 'train'" in unknown.stderr
+
+
+@pytest.mark.parametrize("option", ["--data.train", "--data.val"])
+def test_missing_data_set(work, capsys, option):
+    error = fails(capsys, "fit", "--config", work / "run.yaml", option, "nowhere.beton")
+    assert "nowhere.beton" in error
+    assert "eca-lightning data write" in error
+
+
+def test_truncated_beton(work, capsys, tmp_path):
+    broken = tmp_path / "broken.beton"
+    broken.write_bytes((work / "train.beton").read_bytes()[:-1000])
+    error = fails(capsys, "fit", "--config", work / "run.yaml", "--data.train", broken)
+    assert str(broken) in error
+
+
+def test_empty_class_folder(work, capsys, tmp_path):
+    write_images(tmp_path / "images", 2)
+    (tmp_path / "images" / "yellow").mkdir()
+    options = ["--source", tmp_path / "images", "--output", tmp_path / "out.beton"]
+    error = fails(capsys, "data", "write", "image-folder", *options)
+    assert "yellow" in error
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_file_that_is_no_image(work, capsys, tmp_path):
+    write_images(tmp_path / "images", 2)
+    (tmp_path / "images" / "red" / "notes.jpg").write_text("not a picture")
+    options = ["--source", tmp_path / "images", "--output", tmp_path / "out.beton"]
+    error = fails(capsys, "data", "write", "image-folder", *options)
+    assert "notes.jpg" in error
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.backbone.attention", "ecaa"], "eca, eca_ns, se,"),
+        (["--model.backbone.name", "resnet51"], "resnet18, resnet34, resnet50"),
+        (["--model.backbone.attention_options.kernel", "4"], "odd"),
+        (["--data.batch_size", "0"], "batch_size must be at least 1"),
+        (["--model.backbone.num_classes", "5"], "num_classes to 3"),
+        (["--ckpt_path", "nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
+    ],
+)
+def test_bad_options(work, capsys, options, message):
+    assert message in fails(capsys, "fit", "--config", work / "run.yaml", *options)
+
+
+def test_checkpoint_of_another_architecture(work, capsys):
+    options = ["--model.backbone.attention", "se", "--ckpt_path", best(work)]
+    error = fails(capsys, "validate", "--config", work / "run.yaml", *options)
+    assert "attention is 'eca' in the checkpoint and 'se' here" in error
+
+
+def test_damaged_checkpoint(work, capsys, tmp_path):
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(best(work).read_bytes()[:5000])
+    error = fails(capsys, "validate", "--config", work / "run.yaml", "--ckpt_path", damaged)
+    assert "damaged.ckpt is damaged or no checkpoint" in error
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def broken(image_size=224):
+        int("seven")
+
+    monkeypatch.setattr("eca_lightning.analysis.zoo.models", broken)
+    with pytest.raises(ValueError, match="seven"):
+        main(["models"])
