@@ -1,0 +1,94 @@
+"""Every published config, through the program's own parser."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from eca_lightning.analysis.zoo import zoo
+from eca_lightning.backbones import BackboneConfig
+from eca_lightning.lightning_cli import lightning_cli
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+QUICKSTART = CONFIGS / "quickstart.yaml"
+RUNS = [QUICKSTART, *sorted(CONFIGS.glob("imagenet/*.yaml"))]
+MODELS = sorted(CONFIGS.glob("models/*.yaml"))
+DATA = sorted(CONFIGS.glob("data/*.yaml"))
+HARDWARE = [path for path in sorted(CONFIGS.glob("trainer/*.yaml")) if path.stem != "callbacks"]
+
+
+def build(*arguments):
+    with torch.device("meta"):  # the networks' structure matters here, not their weights
+        return lightning_cli([str(argument) for argument in arguments], run=False)
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["eca-lightning"])
+
+
+@pytest.fixture
+def _eight_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+
+
+def test_no_config_is_left_out():
+    together = {*RUNS, *MODELS, *DATA, *HARDWARE, CONFIGS / "trainer" / "callbacks.yaml"}
+    assert together == set(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_run(path):
+    cli = build("--config", path, "--trainer.accelerator", "cpu")
+    assert cli.trainer.max_epochs > 0
+    assert cli.trainer.logger.name == path.stem
+    scheduler = cli.config.model.init_args.lr_scheduler
+    assert scheduler is not None
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_model(path):
+    cli = build("--config", QUICKSTART, "--model.backbone", path, "--trainer.accelerator", "cpu")
+    written = yaml.safe_load(path.read_text())
+    built = cli.model.hparams["backbone"]
+    assert {key: built[key] for key in written} == written
+    # Complete, so that nothing of the network that it replaces is left.
+    assert {"name", "attention", "attention_options"} <= set(written)
+
+
+@pytest.mark.parametrize("path", DATA, ids=lambda path: path.stem)
+def test_data(path):
+    cli = build("--config", QUICKSTART, "--data", path, "--trainer.accelerator", "cpu")
+    assert (
+        type(cli.datamodule).__name__
+        == yaml.safe_load(path.read_text())["class_path"].split(".")[-1]
+    )
+
+
+@pytest.mark.parametrize("path", HARDWARE, ids=lambda path: path.stem)
+@pytest.mark.usefixtures("_eight_gpus")
+def test_hardware(path):
+    cli = build("--config", QUICKSTART, "--config", path)
+    written = yaml.safe_load(path.read_text())["trainer"]
+    assert cli.trainer.precision == written["precision"]
+    assert cli.trainer.num_devices == written["devices"]
+    assert cli.trainer.max_epochs == 2  # the run's own
+
+
+@pytest.mark.parametrize("model", list(zoo()), ids=lambda model: model.name)
+def test_the_papers_models_are_published(model):
+    path = CONFIGS / "models" / f"{model.name}.yaml"
+    assert BackboneConfig(**yaml.safe_load(path.read_text())) == model.backbone
+
+
+def test_print_config_reproduces_the_run(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        build("--config", QUICKSTART, "--model.backbone.attention", "se", "--print_config")
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        build("--config", printed, "--print_config")
+    assert capsys.readouterr().out == printed.read_text()
