@@ -1,0 +1,282 @@
+"""What the data modules share: options, checks, views, ranks and loaders."""
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from eca_lightning.data.folder_loader import FileDataset, collate, safe_start_method
+from eca_lightning.data.images import existing_folder, image_size_of, list_images
+from eca_lightning.data.loader import EpochLoader
+from eca_lightning.data.order import BatchOrder
+from eca_lightning.data.views import View, ViewName
+
+Split = Literal["train", "val", "test", "predict"]
+
+NEEDED: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+"""The splits that each of Lightning's stages reads."""
+
+
+class Source(Protocol):
+    """A data set that was looked at but not read yet."""
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Name of each label, where known."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+
+
+class ClassificationDataModule(LightningDataModule, ABC):
+    """Images and labels for training, validation, test and prediction.
+
+    A batch is ``(images, labels)``: images uint8 of shape ``(N, 3, image_size, image_size)`` in
+    channels_last memory, labels int64 of shape ``(N,)``. Training epochs are shuffled by
+    ``(seed, epoch)``, random crops and flips follow from ``(seed, epoch, sample)``, and an epoch
+    interrupted by a checkpoint is resumed at its next batch. Evaluation counts each sample exactly
+    once on any number of ranks; rows that only fill up a rank have the label -1.
+
+    Args:
+        root: Folder from which relative paths of train, val and test start; the current one if
+            None.
+        train: Training set.
+        val: Validation set; ``fit`` without one does not validate.
+        test: Test set.
+        predict: A folder of images, at any depth; their labels are -1.
+        batch_size: Training samples a rank takes at a time.
+        eval_batch_size: The same for validation, test and prediction; batch_size if None.
+        num_workers: Decoding threads or processes a rank; the cores of the machine shared out
+            among its ranks if None.
+        image_size: Height and width of the network's input in pixels.
+        resize_size: For the view center_crop: the length in pixels to which the shorter side would
+            be resized before the middle image_size pixels are cut out.
+        train_view: What training sees: random_resized_crop, center_crop, or full, which takes
+            images as they are stored and needs all of one size.
+        eval_view: What validation, test and prediction see.
+        flip: Mirror training images horizontally, every other one at random.
+        scale: Least and greatest share of the area for random_resized_crop.
+        ratio: Least and greatest width over height for random_resized_crop.
+        seed: Seed of order and crops; that of seed_everything if None.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        train: Path | None = None,
+        val: Path | None = None,
+        test: Path | None = None,
+        predict: Path | None = None,
+        batch_size: int = 256,
+        eval_batch_size: int | None = None,
+        num_workers: int | None = None,
+        image_size: int = 224,
+        resize_size: int = 256,
+        train_view: ViewName = "random_resized_crop",
+        eval_view: ViewName = "center_crop",
+        flip: bool = True,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        below = root or Path()
+        self.paths: dict[Split, Path | None] = {
+            "train": train and below / train,
+            "val": val and below / val,
+            "test": test and below / test,
+            "predict": predict,
+        }
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.image_size = image_size
+        self.resize_size = resize_size
+        self.train_view = train_view
+        self.eval_view = eval_view
+        self.flip = flip
+        self.scale = scale
+        self.ratio = ratio
+        self.seed = seed
+        self._sources: dict[Split, Any] = {}
+        self._loaders: list[EpochLoader] = []
+
+        require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        require_at_least(0, num_workers=num_workers, seed=seed)
+        try:
+            self._view(train_view, True, None)
+            self._view(eval_view, False, None)
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from None
+
+    @abstractmethod
+    def _look_at(self, path: Path, name: str) -> Source:
+        """Check that a data set is there and whole, without reading its images."""
+
+    @abstractmethod
+    def _load(self, source: Any, name: str, view: ViewName, train: bool) -> EpochLoader:
+        """The loader of a data set for this rank."""
+
+    def setup(self, stage: str) -> None:
+        """Check the data sets of a stage, before a model is built on the device.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            FileNotFoundError: A data set does not exist.
+            ValueError: A data set is not given or damaged, or two have different classes.
+        """
+        for split in NEEDED[stage]:
+            if split == "predict" and self._path(split).suffix != ".beton":
+                existing_folder(self._path(split), "data.predict")
+            elif stage != "fit" or split == "train" or self.paths[split]:
+                self._source(split)
+        if stage == "fit" and self.paths["val"]:
+            train, val = self._source("train").class_names, self._source("val").class_names
+            if train and val and train != val:
+                differing = ", ".join(sorted(set(train) ^ set(val))[:5]) or "their order"
+                raise ValueError(f"data.train and data.val have different classes: {differing}")
+
+    def teardown(self, stage: str) -> None:
+        """Stop the threads and processes of the loaders."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Name of each label; None without a data set with labels, or where it does not tell."""
+        source = self._labelled_source()
+        return source.class_names if source else None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes.
+
+        Raises:
+            ValueError: There is no data set with labels.
+        """
+        if source := self._labelled_source():
+            return source.num_classes
+        raise ValueError("the classes are unknown: data.train, data.val or data.test must exist")
+
+    def train_dataloader(self) -> EpochLoader:
+        """Shuffled training batches of this rank."""
+        return self._loader("train", self.train_view)
+
+    def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
+        """Validation batches of this rank; an empty list without a validation set."""
+        return self._loader("val", self.eval_view) if self.paths["val"] else []
+
+    def test_dataloader(self) -> EpochLoader:
+        """Test batches of this rank."""
+        return self._loader("test", self.eval_view)
+
+    def predict_dataloader(self) -> Any:
+        """Batches of the images of a folder in the order of their paths, with labels -1.
+
+        A torch DataLoader, to which Lightning gives its sampler: no rank is padded, prediction
+        writers are told the indices, and ``dataset.paths`` names the files.
+        """
+        folder = self._path("predict")
+        files = list_images(folder, "data.predict")
+        size = image_size_of(files[0]) if self.eval_view == "full" else None
+        workers = self._workers()
+        return DataLoader(
+            FileDataset(files, None, self._view(self.eval_view, False, size)),
+            batch_size=self.eval_batch_size or self.batch_size,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=self._device().type == "cuda",
+            multiprocessing_context=safe_start_method(workers),
+        )
+
+    def _path(self, split: Split) -> Path:
+        path = self.paths[split]
+        if path is None:
+            raise ValueError(f"data.{split} is not set: give the path of the {split} set")
+        return path
+
+    def _source(self, split: Split) -> Source:
+        """The data set of a split, looked at once."""
+        if split not in self._sources:
+            self._sources[split] = self._look_at(self._path(split), f"data.{split}")
+        source: Source = self._sources[split]
+        return source
+
+    def _labelled_source(self) -> Source | None:
+        """The first data set with labels that is there: prediction needs none."""
+        labelled: tuple[Split, ...] = ("train", "val", "test")
+        for split in labelled:
+            path = self.paths[split]
+            if path is not None and path.exists():
+                return self._source(split)
+        return None
+
+    def _loader(self, split: Split, view: ViewName) -> EpochLoader:
+        """Build a loader and remember to close it."""
+        loader = self._load(self._source(split), f"data.{split}", view, split == "train")
+        self._loaders.append(loader)
+        return loader
+
+    def _seed(self) -> int:
+        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+
+    def _view(self, name: ViewName, train: bool, full_size: tuple[int, int] | None) -> View:
+        """The view of a split; ``full_size`` is the height and width of its images for ``full``."""
+        size = full_size if name == "full" and full_size else (self.image_size, self.image_size)
+        return View(
+            name,
+            *size,
+            resize_size=self.resize_size,
+            scale=self.scale,
+            ratio=self.ratio,
+            flip=train and self.flip,
+            seed=self._seed(),
+        )
+
+    def _order(self, samples: int, train: bool, pages: NDArray[Any] | None = None) -> BatchOrder:
+        """The batches of this rank."""
+        trainer = self.trainer
+        return BatchOrder(
+            samples=samples,
+            batch_size=self.batch_size if train else self.eval_batch_size or self.batch_size,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            train=train,
+            # overfit_batches means the same few batches in every epoch.
+            shuffle=train and not getattr(trainer, "overfit_batches", 0),
+            seed=self._seed(),
+            pages=pages,
+        )
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        ranks = self.trainer.num_devices if self.trainer else 1
+        return max(1, len(os.sched_getaffinity(0)) // ranks)
+
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+
+def require_at_least(least: int, **options: int | None) -> None:
+    """Raise a ValueError that names the first option below ``least``; None is always allowed."""
+    for name, value in options.items():
+        if value is not None and value < least:
+            raise ValueError(f"data.{name} must be at least {least}, got {value}")

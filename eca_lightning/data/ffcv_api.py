@@ -1,0 +1,63 @@
+"""The one place that imports FFCV, and what importing it must not change.
+
+FFCV has not been released since 2023 and is taken as it is. The modules that build on it import its
+names from here, and are themselves imported only once FFCV is needed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+MISSING = (
+    "FFCV cannot be imported. Install the system packages libopencv-dev libturbojpeg0-dev "
+    "pkg-config and a C++ compiler, then: pip install 'eca-lightning[ffcv]'. Without FFCV, "
+    "train from image folders with ImageFolderDataModule (data.class_path in the configuration)"
+)
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """Undo FFCV's habit of setting torch's number of threads to that of its own workers."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+try:
+    with torch_threads_kept():
+        import numba  # one of FFCV's own requirements
+        from ffcv.fields import IntField, RGBImageField
+        from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
+        from ffcv.libffcv import ctypes_imdecode, ctypes_resize
+        from ffcv.loader import Loader, OrderOption
+        from ffcv.loader.epoch_iterator import EpochIterator
+        from ffcv.memory_allocator import MemoryAllocator
+        from ffcv.pipeline.allocation_query import AllocationQuery
+        from ffcv.pipeline.compiler import Compiler
+        from ffcv.pipeline.state import State
+        from ffcv.writer import DatasetWriter, handle_sample
+except ImportError as error:
+    raise ImportError(MISSING) from error
+
+__all__ = [
+    "IMAGE_MODES",
+    "AllocationQuery",
+    "Compiler",
+    "DatasetWriter",
+    "EpochIterator",
+    "IntField",
+    "Loader",
+    "MemoryAllocator",
+    "OrderOption",
+    "RGBImageField",
+    "SimpleRGBImageDecoder",
+    "State",
+    "ctypes_imdecode",
+    "ctypes_resize",
+    "handle_sample",
+    "numba",
+    "torch_threads_kept",
+]

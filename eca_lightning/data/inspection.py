@@ -1,0 +1,125 @@
+"""The commands ``data info`` and ``data verify``."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from eca_lightning.data.beton import JPEG, BetonInfo, check_beton
+from eca_lightning.data.sidecar import checksum
+
+
+def find_betons(path: Path) -> list[Path]:
+    """The .beton files that a path stands for.
+
+    Args:
+        path: A .beton, or a folder that holds some.
+
+    Returns:
+        The file itself, or those of the folder, sorted.
+
+    Raises:
+        FileNotFoundError: The folder holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    if betons := sorted(path.glob("*.beton")):
+        return betons
+    raise FileNotFoundError(
+        f"{path} holds no .beton file; write one with 'eca-lightning data write'"
+    )
+
+
+def info(path: Path) -> None:
+    """Describe .beton files in a table, after checking that they are whole.
+
+    Args:
+        path: A .beton, or a folder that holds some.
+    """
+    betons = [check_beton(beton) for beton in find_betons(path)]
+    table = Table("", *(beton.path.name for beton in betons), title=str(betons[0].path.parent))
+    columns = [_description(beton) for beton in betons]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
+    Console().print(table)
+
+
+def _description(beton: BetonInfo) -> dict[str, str]:
+    """One column of the table of :func:`info`."""
+    sizes = dict.fromkeys(f"{height} x {width}" for height, width in beton.resolutions)
+    sidecar = beton.sidecar
+    return {
+        "samples": f"{beton.samples:,}",
+        "classes": str(beton.num_classes),
+        "stored as": ", ".join(f"{mode} {count:,}" for mode, count in beton.modes.items() if count),
+        "height x width": " to ".join(sizes),
+        "file": f"{beton.bytes / 2**20:,.1f} MiB",
+        "pages": f"{beton.page_size / 2**20:g} MiB",
+        "source": sidecar.source if sidecar else "unknown (no sidecar)",
+        "skipped": str(len(sidecar.skipped)) if sidecar else "unknown",
+    }
+
+
+def verify(path: Path, num_workers: int = 4) -> None:
+    """Read .beton files in full: checksum, counts and the decoding of every sample.
+
+    Args:
+        path: A .beton, or a folder that holds some.
+        num_workers: Threads.
+
+    Raises:
+        ValueError: A file is damaged; the message names the samples.
+    """
+    for beton in find_betons(path):
+        checked = check_beton(beton)
+        verify_beton(checked, num_workers)
+        against = "checksum too" if checked.sidecar else "no sidecar, so no checksum"
+        print(f"{beton}: all {checked.samples:,} samples are good ({against})")
+
+
+def verify_beton(beton: BetonInfo, num_workers: int = 4) -> None:
+    """Decode every sample of a checked .beton and compare it with its sidecar.
+
+    Args:
+        beton: What :func:`~eca_lightning.data.beton.check_beton` returned.
+        num_workers: Threads.
+
+    Raises:
+        ValueError: Samples do not decode, or checksum or counts differ.
+    """
+    # Imported here: it needs FFCV, which the description of a file does not.
+    from eca_lightning.data.decoding import decodes
+
+    content = np.memmap(beton.path, np.uint8, "r")
+
+    def is_good(sample: int) -> bool:
+        image = beton.images[sample]
+        if image["mode"] != JPEG:
+            return True  # raw pixels have no structure; the checksum speaks for them
+        start, size = int(image["data_ptr"]), int(beton.sizes[sample])
+        return decodes(content[start : start + size], int(image["height"]), int(image["width"]))
+
+    with ThreadPoolExecutor(num_workers) as threads:
+        good = list(
+            track(
+                threads.map(is_good, range(beton.samples)),
+                total=beton.samples,
+                description=f"Verifying {beton.path.name}",
+            )
+        )
+    damaged = np.flatnonzero(~np.array(good))
+    if damaged.size:
+        listed = ", ".join(map(str, damaged[:10])) + (", ..." if damaged.size > 10 else "")
+        raise ValueError(
+            f"{beton.path}: {damaged.size} of {beton.samples} samples do not decode: {listed}"
+        )
+    if beton.sidecar is None:
+        return
+    counts = np.bincount(beton.labels, minlength=beton.num_classes).tolist()
+    if counts != beton.sidecar.class_counts:
+        raise ValueError(f"{beton.path}: the counts of its classes are not those of its sidecar")
+    if checksum(beton.path) != beton.sidecar.sha256:
+        raise ValueError(f"{beton.path}: its checksum is not that of its sidecar; write it again")
