@@ -78,6 +78,8 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
+        # Each logged run has a folder of its own; without a logger the last run's config may go.
+        save_config_kwargs={"overwrite": True},
         parser_kwargs={"prog": "eca-lightning"},
         args=None if arguments == sys.argv[1:] else arguments,
         run=run,

@@ -43,6 +43,7 @@ def config(folder, **data):
         "init_args": sets | options | data,
     }
     run["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "log_every_n_steps": 1}
+    run["trainer"]["val_check_interval"] = 1.0
     run["trainer"]["callbacks"] = str(CONFIGS / "trainer" / "callbacks.yaml")
     run["trainer"]["logger"]["init_args"]["save_dir"] = str(folder / "runs")
     path = folder / "run.yaml"

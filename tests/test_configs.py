@@ -75,7 +75,7 @@ def test_hardware(path):
     written = yaml.safe_load(path.read_text())["trainer"]
     assert cli.trainer.precision == written["precision"]
     assert cli.trainer.num_devices == written["devices"]
-    assert cli.trainer.max_epochs == 2  # the run's own
+    assert cli.trainer.max_epochs == 1  # the run's own
 
 
 @pytest.mark.parametrize("model", list(zoo()), ids=lambda model: model.name)
