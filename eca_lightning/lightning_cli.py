@@ -20,16 +20,20 @@ class EcaLightningCLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what every run has: ``--checkpoint.*`` and ``--predictions.*``."""
+        """Add what every run has: ``--checkpoint``, ``--last_checkpoint`` and ``--predictions``."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/top1",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
-                # A better epoch replaces best.ckpt rather than becoming best-v1.ckpt beside it.
+                # save_last of the one above would keep the last that was the best when it was saved.
+                "last_checkpoint.filename": "last",
+                "last_checkpoint.save_on_train_epoch_end": True,
+                # A newer one replaces best.ckpt rather than becoming best-v1.ckpt beside it.
                 "checkpoint.enable_version_counter": False,
+                "last_checkpoint.enable_version_counter": False,
             }
         )
         parser.add_lightning_class_args(PredictionWriter, "predictions")
@@ -71,6 +75,8 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     # Lightning calls what torch and jsonargparse have deprecated; its users cannot mend that.
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
+    # A run of its own folder is as it should be, and our loaders tell the indices themselves.
+    warnings.filterwarnings("ignore", message="The dirpath has changed|Couldn't infer the batch ind")
     return EcaLightningCLI(
         LightningModule,
         LightningDataModule,
