@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format constraints clean
+.PHONY: help setup quickstart test fuzz lint format constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -16,7 +16,7 @@ help: ## List these targets
 setup: $(READY) ## Install what the project needs: system packages (with apt) and .venv
 	@echo "setup: .venv is ready"
 
-$(READY): pyproject.toml constraints.txt tools/setup.sh
+$(READY): pyproject.toml setup.py constraints.txt tools/setup.sh $(wildcard eca_lightning/data/native/*)
 	@PYTHON="$(PYTHON)" bash tools/setup.sh
 	@touch $@
 
@@ -35,6 +35,9 @@ quickstart: $(READY) ## Write Fashion-MNIST to .beton, train a small ECA-Net, va
 
 test: $(READY) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS)
+
+fuzz: $(READY) ## Decode damaged JPEGs under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(BIN)/python tests/data/fuzz_crop_decode.py --count 20000
 
 lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff check

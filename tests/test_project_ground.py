@@ -12,6 +12,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from eca_lightning.data import crop_decode
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -91,7 +93,7 @@ def test_clean_keeps_data_and_runs(tmp_path):
 
 def quickstart(folder, *, fit="true"):
     """Run the quickstart with a stub of the program and two runs, of which version_1 is newer."""
-    for name in ["Makefile", "pyproject.toml", "constraints.txt", "tools/setup.sh"]:
+    for name in ["Makefile", "pyproject.toml", "setup.py", "constraints.txt", "tools/setup.sh"]:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
     program = folder / ".venv/bin/eca-lightning"
@@ -215,3 +217,9 @@ def test_hooks_use_the_ruff_of_the_constraints():
         repo["rev"] for repo in hooks["repos"] if repo["repo"].endswith("ruff-pre-commit")
     ]
     assert pins("3.12")["ruff"].contains(revision.removeprefix("v"))
+
+
+def test_set_up_built_the_crop_decoder():
+    """It is optional for users; here its tests must not be skipped unnoticed."""
+    headers = subprocess.run(["pkg-config", "--exists", "libjpeg"], check=False)
+    assert headers.returncode != 0 or crop_decode.available(), crop_decode.unavailable_reason()

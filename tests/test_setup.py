@@ -12,6 +12,9 @@ PLAIN_TOOLS = ["bash", "cat", "chmod", "dirname", "env", "id", "ln", "make", "mk
 PLAIN_TOOLS += ["tail", "touch"]
 
 
+FILES = ["Makefile", "pyproject.toml", "setup.py", "constraints.txt", "tools/setup.sh"]
+
+
 class Machine:
     """A checkout, and a PATH that holds nothing but plain tools and stubs."""
 
@@ -20,7 +23,7 @@ class Machine:
         self.calls = folder / "calls"
         (self.checkout / "tools").mkdir(parents=True)
         self.bin.mkdir()
-        for name in ["Makefile", "pyproject.toml", "constraints.txt", "tools/setup.sh"]:
+        for name in FILES:
             shutil.copyfile(ROOT / name, self.checkout / name)
         for name in PLAIN_TOOLS:
             (self.bin / name).symlink_to(shutil.which(name))
@@ -82,7 +85,7 @@ def test_installs_with_the_constraints_and_only_once(machine):
     assert machine.calls.read_text() == ""
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+@pytest.mark.parametrize("name", ["pyproject.toml", "setup.py", "constraints.txt"])
 def test_goes_again_when_the_requirements_change(machine, name):
     machine.setup()
     later = (machine.checkout / ".venv/.setup-complete").stat().st_mtime + 1
@@ -118,7 +121,7 @@ def test_installs_what_is_missing_after_an_update(machine):
 def test_stops_when_apt_get_fails(machine):
     machine.stub("pkg-config", "exit 1")
     machine.stub("apt-get", 'echo "E: no space left"', "exit 100")
-    remedy = "apt-get update && apt-get install libopencv-dev libturbojpeg0-dev"
+    remedy = "apt-get update && apt-get install libopencv-dev libturbojpeg0-dev libjpeg-dev"
     assert_stopped(machine.setup(), "system packages", remedy, "E: no space left")
     assert not machine.called("-m venv")
 

@@ -36,6 +36,7 @@ missing_packages() {
   command -v pkg-config >/dev/null || echo pkg-config
   pkg-config --exists opencv4 || echo libopencv-dev
   pkg-config --exists libturbojpeg || echo libturbojpeg0-dev
+  pkg-config --exists libjpeg || echo libjpeg-dev # for our own decoder
   "$python" -c 'import ensurepip, venv' || echo "python$version-venv"
   "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' ||
     echo "python$version-dev"

@@ -8,11 +8,12 @@ memory and reports each sample's status there.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eca_lightning.data import crop_decode
 from eca_lightning.data.beton import JPEG
 from eca_lightning.data.ffcv_api import (
     AllocationQuery,
@@ -22,6 +23,8 @@ from eca_lightning.data.ffcv_api import (
     ctypes_imdecode,
     ctypes_resize,
 )
+
+DecoderName = Literal["crop", "ffcv"]
 
 
 class SlotMemory(NamedTuple):
@@ -40,15 +43,21 @@ class SlotMemory(NamedTuple):
 
 
 class CropDecoder(SimpleRGBImageDecoder):
-    """Decode each image, cut out its crop, resize it by area (OpenCV's INTER_AREA) and flip it.
+    """Decode each image, cut out its crop, resize it by area (bilinear upwards) and flip it.
 
     Args:
         height: Height of the output in pixels.
         width: Width of the output in pixels.
+        native: Decode no more than the crop (`crop_decode`); without it, FFCV decodes the whole
+            image and OpenCV resizes it.
+
+    Raises:
+        RuntimeError: ``native`` is asked for, but was not built.
     """
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, native: bool) -> None:
         super().__init__()
+        self.native = native
         self.height = height
         self.width = width
 
@@ -67,6 +76,44 @@ class CropDecoder(SimpleRGBImageDecoder):
 
     def generate_code(self) -> Callable[..., Any]:
         """The function that FFCV compiles; output sizes are read from its arguments."""
+        return self._native_code() if self.native else self._ffcv_code()
+
+    def _native_code(self) -> Callable[..., Any]:
+        read = self.memory_read
+        rows = Compiler.get_iterator()
+        decode_image = crop_decode.library().crop_decode_image
+        reduce_from = crop_decode.REDUCE_FROM
+
+        def decode(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            images, crops, status = memory
+            for row in rows(len(batch_indices)):
+                image = metadata[batch_indices[row]]
+                data = read(image["data_ptr"], storage_state)
+                out = images[row]
+                top, left, height, width, flip = crops[row]
+                status[row, 0] = decode_image(
+                    np.int64(image["mode"]),
+                    data.ctypes.data,
+                    data.size,
+                    np.int64(image["height"]),
+                    np.int64(image["width"]),
+                    np.float64(top),
+                    np.float64(left),
+                    np.float64(height),
+                    np.float64(width),
+                    flip,
+                    out.ctypes.data,
+                    out.shape[0],
+                    out.shape[1],
+                    reduce_from,
+                    0,
+                )
+            return images[: len(batch_indices)]
+
+        decode.is_parallel = True  # type: ignore[attr-defined]
+        return decode
+
+    def _ffcv_code(self) -> Callable[..., Any]:
         read = self.memory_read
         rows = Compiler.get_iterator()
         decode_jpeg, resize = ctypes_imdecode, ctypes_resize

@@ -23,6 +23,9 @@ class FFCVDataModule(ClassificationDataModule):
         os_cache: Map the files and let the operating system cache them; all ranks of a machine
             share one copy. Turn it off for files larger than memory.
         batches_ahead: Batches that are decoded in advance.
+        decoder: ``crop`` decodes of each image no more than its crop, and resizes it, with the
+            package's own decoder; ``ffcv`` does so with FFCV's and OpenCV's, which is what happens
+            where ours was not built.
         **kwargs: See :class:`~eca_lightning.data.datamodule.ClassificationDataModule`.
 
     Raises:
@@ -35,15 +38,19 @@ class FFCVDataModule(ClassificationDataModule):
         order: Literal["random", "quasi_random"] = "random",
         os_cache: bool = True,
         batches_ahead: int = 3,
+        decoder: Literal["crop", "ffcv"] = "crop",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         require_at_least(1, batches_ahead=batches_ahead)
         if order not in ("random", "quasi_random"):
             raise ValueError(f"data.order must be random or quasi_random, got {order!r}")
+        if decoder not in ("crop", "ffcv"):
+            raise ValueError(f"data.decoder must be crop or ffcv, got {decoder!r}")
         self.order = order
         self.os_cache = os_cache
         self.batches_ahead = batches_ahead
+        self.decoder = decoder
         # FFCV is imported when it is needed and not before, but a missing one is noticed here.
         self._streaming = import_module("eca_lightning.data.streaming")
 
@@ -69,6 +76,7 @@ class FFCVDataModule(ClassificationDataModule):
             source,
             self._view(view, train, least),
             self._order(source.samples, train, pages),
+            decoder=self.decoder,
             num_workers=self._workers(),
             os_cache=self.os_cache,
             batches_ahead=self.batches_ahead,

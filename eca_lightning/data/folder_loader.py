@@ -18,8 +18,8 @@ from eca_lightning.data.loader import Batch, EpochLoader
 from eca_lightning.data.order import PADDING, BatchOrder
 from eca_lightning.data.views import View
 
-SampleKey = tuple[int, int]
-"""A sample index, -1 for padding, and the number of the epoch."""
+SampleKey = tuple[int, int, View]
+"""A sample index, -1 for padding, the number of the epoch, and the view."""
 
 
 class FileDataset(Dataset[tuple[Tensor, int]]):
@@ -47,7 +47,7 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         """Read one sample.
 
         Args:
-            key: Its index, with the epoch where the view is a random one.
+            key: Its index; with the epoch and a view, these hold instead of epoch 0 and its own.
 
         Returns:
             Pixels, uint8, of shape ``(height, width, 3)``, and the label.
@@ -55,10 +55,9 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         Raises:
             ValueError: The file cannot be decoded, or does not have the size of a full view.
         """
-        index, epoch = (key, 0) if isinstance(key, int) else key
+        index, epoch, view = (key, 0, self.view) if isinstance(key, int) else key
         sample = 0 if index == PADDING else index
         image = open_rgb(self.paths[sample])
-        view = self.view
         if view.name == "full" and image.size != (view.width, view.height):
             raise ValueError(
                 f"the view 'full' needs images of one size, but {self.paths[sample]} has "
@@ -95,15 +94,16 @@ def collate(rows: list[tuple[Tensor, int]]) -> Batch:
 
 
 class EpochKeys:
-    """A batch sampler whose batches are replaced at each epoch, so that workers can persist."""
+    """A batch sampler that is told anew at each epoch what to sample, so that workers persist."""
 
-    def __init__(self) -> None:
+    def __init__(self, view: View) -> None:
+        self.view = view
         self.epoch = 0
         self.batches: list[NDArray[np.int64]] = []
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         for batch in self.batches:
-            yield [(index, self.epoch) for index in batch.tolist()]
+            yield [(index, self.epoch, self.view) for index in batch.tolist()]
 
     def __len__(self) -> int:
         """Batches of this epoch."""
@@ -127,8 +127,8 @@ class FolderLoader(EpochLoader):
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__(order)
-        self._keys = EpochKeys()
+        super().__init__(order, dataset.view)
+        self._keys = EpochKeys(dataset.view)
         self._batches: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self._keys,
@@ -141,7 +141,7 @@ class FolderLoader(EpochLoader):
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Batch]:
         """Decode the batches with these sample indices in the workers."""
-        self._keys.epoch, self._keys.batches = epoch, batches
+        self._keys.view, self._keys.epoch, self._keys.batches = self.view, epoch, batches
         try:
             yield from self._batches
         except ValueError as error:

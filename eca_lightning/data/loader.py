@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eca_lightning.data.order import BatchOrder
+from eca_lightning.data.views import View
 
 Batch = tuple[Tensor, Tensor]
 """Images, uint8, of shape ``(N, 3, H, W)`` in channels_last memory, and int64 labels ``(N,)``."""
@@ -25,15 +26,18 @@ class EpochLoader(ABC):
 
     Args:
         order: The samples of each batch.
+        view: The crop of each sample.
 
     Attributes:
         order: The same.
+        view: The same; a new one takes effect at the next epoch. Its size may differ.
         epoch: The epoch that is being, or was last, iterated over.
         batches_done: Batches of this epoch that were handed out.
     """
 
-    def __init__(self, order: BatchOrder) -> None:
+    def __init__(self, order: BatchOrder, view: View) -> None:
         self.order = order
+        self.view = view
         self.epoch = 0
         self.batches_done = 0
         self._next_epoch = 0

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eca_lightning.data import crop_decode
 from eca_lightning.data.beton import BetonInfo
-from eca_lightning.data.decoding import CropDecoder, SlotMemory
+from eca_lightning.data.decoding import CropDecoder, DecoderName, SlotMemory
 from eca_lightning.data.ffcv_api import (
     EpochIterator,
     Loader,
@@ -52,6 +53,8 @@ class BetonLoader(EpochLoader):
         info: The .beton, which :func:`~eca_lightning.data.beton.check_beton` has found whole.
         view: The crop of each sample.
         order: The samples of each batch.
+        decoder: ``crop`` decodes no more than each crop, with the package's own decoder, where it
+            was built; ``ffcv`` decodes whole images, with FFCV's.
         num_workers: Threads; more than numba has (``NUMBA_NUM_THREADS``) are not used.
         os_cache: Map the file and leave caching to the operating system, right for files that fit
             into memory; otherwise read its pages ahead and drop them after use.
@@ -59,10 +62,6 @@ class BetonLoader(EpochLoader):
         device: Where batches are wanted. For a CUDA device they are copied there from pinned
             memory beside the computation; otherwise they are ordinary tensors on the CPU.
         timeout: Seconds without a batch after which the iteration is given up.
-
-    Attributes:
-        view: The crop of each sample; a new one takes effect at the next epoch, without compiling
-            anew even if its size differs.
 
     Raises:
         ValueError: The number of samples is not the order's.
@@ -74,21 +73,26 @@ class BetonLoader(EpochLoader):
         view: View,
         order: BatchOrder,
         *,
+        decoder: DecoderName = "crop",
         num_workers: int = 1,
         os_cache: bool = True,
         batches_ahead: int = 3,
         device: torch.device | None = None,
         timeout: float = 300.0,
     ) -> None:
-        super().__init__(order)
+        super().__init__(order, view)
         if info.samples != order.samples:
             raise ValueError(f"{info.path} holds {info.samples} samples, not {order.samples}")
-        self.view = view
         self.timeout = timeout
         self._info = info
         self._device = device if device is not None and device.type == "cuda" else None
         self._copies = torch.cuda.Stream(self._device) if self._device else None
-        self._decoder = CropDecoder(view.height, view.width)
+        if decoder == "crop" and not crop_decode.available():
+            rank_zero_warn(
+                f"Decoding with FFCV, which is slower: {crop_decode.unavailable_reason()}"
+            )
+            decoder = "ffcv"
+        self._decoder = CropDecoder(view.height, view.width, native=decoder == "crop")
         with torch_threads_kept():
             self._loader = Loader(
                 str(info.path),

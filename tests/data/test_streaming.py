@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("ffcv")
 
+from eca_lightning.data import crop_decode
 from eca_lightning.data.beton import check_beton
 from eca_lightning.data.order import BatchOrder
 from eca_lightning.data.streaming import BetonLoader
@@ -186,6 +187,27 @@ def test_another_image_size_needs_no_new_compilation(training):
         assert time.perf_counter() - start < 1
     finally:
         training.view = view
+
+
+def test_both_decoders_give_nearly_the_same_pixels(photo_beton):
+    """OpenCV's decoder upsamples colour more crudely; the crop decoder's test compares with PIL."""
+    info = check_beton(photo_beton)
+    view = View("random_resized_crop", 64, 64, flip=True, seed=1)
+    order = BatchOrder(info.samples, info.samples)
+    crop, ffcv = (
+        next(iter(BetonLoader(info, view, order, decoder=decoder)))[0].float()
+        for decoder in ("crop", "ffcv")
+    )
+    assert not torch.equal(crop, ffcv)
+    assert (crop - ffcv).abs().mean() < 2.5
+
+
+def test_where_the_crop_decoder_was_not_built_ffcvs_is_used(training, raw, monkeypatch):
+    monkeypatch.setattr(crop_decode, "available", lambda: False)
+    monkeypatch.setattr(crop_decode, "unavailable_reason", lambda: "install it")
+    with pytest.warns(UserWarning, match="Decoding with FFCV, which is slower: install it"):
+        loader = BetonLoader(raw, TRAIN, training.order)
+    assert equal(epoch(loader), epoch(BetonLoader(raw, TRAIN, training.order, decoder="ffcv")))
 
 
 def test_threads_end_with_each_epoch_and_each_break(training):
