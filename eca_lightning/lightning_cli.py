@@ -28,7 +28,7 @@ class EcaLightningCLI(LightningCLI):
                 "checkpoint.monitor": "val/top1",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                # save_last of the one above would keep the last that was the best when it was saved.
+                # save_last of the one above keeps the last that was the best when it was saved.
                 "last_checkpoint.filename": "last",
                 "last_checkpoint.save_on_train_epoch_end": True,
                 # A newer one replaces best.ckpt rather than becoming best-v1.ckpt beside it.
@@ -76,7 +76,9 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
     # Lightning calls what torch and jsonargparse have deprecated; its users cannot mend that.
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
     # A run of its own folder is as it should be, and our loaders tell the indices themselves.
-    warnings.filterwarnings("ignore", message="The dirpath has changed|Couldn't infer the batch ind")
+    warnings.filterwarnings(
+        "ignore", message="The dirpath has changed|Couldn't infer the batch ind"
+    )
     return EcaLightningCLI(
         LightningModule,
         LightningDataModule,
