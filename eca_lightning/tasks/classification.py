@@ -72,6 +72,8 @@ class ImageClassifier(LightningModule):
                 f"mean has {len(mean)} and std {len(std)} values, "
                 f"but backbone.in_channels is {backbone.in_channels}: give one value per channel"
             )
+        if lr_reference_batch is not None and lr_reference_batch < 1:
+            raise ValueError(f"lr_reference_batch must be at least 1, got {lr_reference_batch}")
         self.save_hyperparameters(ignore=["backbone", "optimizer", "lr_scheduler"])
         self.save_hyperparameters({"backbone": asdict(backbone)})
         self.class_names: list[str] | None = None
@@ -147,11 +149,9 @@ class ImageClassifier(LightningModule):
         logits = self(images).float()
         counted = labels >= 0
         losses = F.cross_entropy(logits[counted], labels[counted], reduction="none")
-        for name, score in scores.items():
-            if name.endswith("loss"):
-                score.update(losses)
-            else:
-                score.update(logits, labels)
+        scores["loss"].update(losses)
+        scores["top1"].update(logits, labels)
+        scores["top5"].update(logits, labels)
         self.log_dict(dict(scores.items()), prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -45,6 +45,11 @@ def test_refuses_a_mean_that_does_not_fit_the_channels():
         classifier(mean=(0.5,), std=(0.5,))
 
 
+def test_refuses_a_reference_batch_of_nothing():
+    with pytest.raises(ValueError, match="lr_reference_batch must be at least 1, got 0"):
+        classifier(lr_reference_batch=0)
+
+
 def test_training_learns_and_logs(tiny_data, tmp_path):
     model = classifier(optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
     run = trainer(tmp_path, max_epochs=4)
