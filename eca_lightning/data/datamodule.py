@@ -114,6 +114,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
         self.seed = seed
         self._sources: dict[Split, Any] = {}
         self._loaders: list[EpochLoader] = []
+        self._train_loader: EpochLoader | None = None
+        self._resume_at: dict[str, Any] | None = None
 
         require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
         require_at_least(0, num_workers=num_workers, seed=seed)
@@ -176,8 +178,24 @@ class ClassificationDataModule(LightningDataModule, ABC):
         raise ValueError("the classes are unknown: data.train, data.val or data.test must exist")
 
     def train_dataloader(self) -> EpochLoader:
-        """Shuffled training batches of this rank."""
-        return self._loader("train", self.train_view)
+        """Shuffled training batches of this rank, from where a checkpoint stopped."""
+        loader = self._train_loader = self._loader("train", self.train_view)
+        if self._resume_at is not None:
+            loader.load_state_dict(self._resume_at)
+            self._resume_at = None
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the training set.
+
+        Lightning saves that of the loader as well, but loses it where the loader is built before
+        the loops are restored, as a schedule does that asks for the number of steps.
+        """
+        return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on, once the training loader is built, after the last batch that was handed out."""
+        self._resume_at = state_dict.get("train")
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
         """Validation batches of this rank; an empty list without a validation set."""
