@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "write the best classes of each image of a folder to a CSV file",
     "data": "write, verify and describe .beton files",
     "models": "list the models of the paper: parameters and FLOPs, ours beside its own",
+    "benchmark": "time data loaders, ours beside others",
 }
 _INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
 
@@ -71,6 +72,10 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
         from eca_lightning.analysis.zoo import models
 
         return models
+    if command == "benchmark":
+        from eca_lightning.analysis.throughput import benchmark_loader
+
+        return {"_help": COMMANDS["benchmark"], "loader": benchmark_loader}
     from eca_lightning.data.fashion_mnist import write_fashion_mnist
     from eca_lightning.data.image_folder import write_image_folder
     from eca_lightning.data.inspection import info, verify

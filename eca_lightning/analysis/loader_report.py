@@ -1,0 +1,188 @@
+"""What ``benchmark loader`` measured, as a table, a CSV file and a bar chart."""
+
+import csv
+import os
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from eca_lightning.analysis.loader_contenders import OURS, ContenderName, Workload
+from eca_lightning.analysis.loader_turns import Turn
+
+
+@dataclass
+class Result:
+    """The turns of a loader.
+
+    Attributes:
+        contender: The loader.
+        work: What it did in a turn.
+        turns: What was measured, from the turn that compiles and warms up on.
+        failure: Why it was given up; empty if it was not.
+    """
+
+    contender: ContenderName
+    work: Workload
+    turns: list[Turn] = field(default_factory=list)
+    failure: str = ""
+
+    @property
+    def images(self) -> int:
+        """Images of a turn."""
+        return self.work.batches * self.work.batch_size
+
+    @property
+    def counted(self) -> list[Turn]:
+        """The turns that count: none of a loader that failed."""
+        return [] if self.failure else self.turns[1:]
+
+    @property
+    def rates(self) -> list[float]:
+        """Images a second in each turn that counts."""
+        return [self.images / turn.seconds for turn in self.counted]
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU time an image, in milliseconds, median of the turns that count."""
+        return median(1000 * turn.cpu_seconds / self.images for turn in self.counted)
+
+
+def report(results: list[Result], title: str, output: Path) -> None:
+    """Write loaders.csv and loaders.png and print a table.
+
+    Args:
+        results: The loaders' results, those with the same number of workers from one comparison.
+        title: What was done.
+        output: Folder for the files.
+    """
+    rows = [_row(result, results) for result in results]
+    with (output / "loaders.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    console = Console()
+    console.print(_table(rows, title))
+    for row in rows:
+        if row["failure"]:
+            failed = f"{row['contender']}, {row['workers']} workers, failed: {row['failure']}"
+            console.print(escape(failed), style="red")
+    if find_spec("matplotlib") is None:
+        console.print("No chart: it needs matplotlib (pip install 'eca-lightning\\[notebooks]')")
+    else:
+        _draw(results, title, output / "loaders.png")
+    console.print(f"Written to {escape(str(output))}")
+
+
+def _row(result: Result, results: list[Result]) -> dict[str, Any]:
+    """A line of the CSV file; what a loader that failed lacks is left empty."""
+    row: dict[str, Any] = {
+        "contender": result.contender,
+        "workers": result.work.num_workers,
+        "image_size": result.work.image_size,
+        "batch_size": result.work.batch_size,
+        "images": result.images,
+        "turns": len(result.counted),
+        "failure": result.failure,
+    }
+    rates = result.rates
+    row |= _spread("images_per_s", rates, 1)
+    (ours,) = [
+        other.rates
+        for other in results
+        if other.contender == OURS and other.work.num_workers == result.work.num_workers
+    ] or [[]]
+    # Round by round: what slows the machine down for a while slows both.
+    row |= _spread("ours_faster", [a / b for a, b in zip(ours, rates, strict=False)], 3)
+    # A turn shorter than a tick of the system's clock, 10 ms, may count as none.
+    cpu_ms = result.cpu_ms if rates else 0.0
+    row["images_per_s_per_core"] = f"{1000 / cpu_ms:.1f}" if cpu_ms else ""
+    row["cpu_ms_per_image"] = f"{cpu_ms:.3f}" if cpu_ms else ""
+    row["first_batch_s"] = f"{result.turns[0].first_batch:.2f}" if result.turns else ""
+    return row
+
+
+def _spread(name: str, values: list[float], digits: int) -> dict[str, str]:
+    """Median, least and greatest of some values, for the CSV file."""
+    figures = (median(values), min(values), max(values)) if values else ()
+    texts = [f"{figure:.{digits}f}" for figure in figures] or [""] * 3
+    return dict(zip((name, f"{name}_min", f"{name}_max"), texts, strict=True))
+
+
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    caption = (
+        f"{rows[0]['images']:,} images a turn, {max(row['turns'] for row in rows)} turns, "
+        f"{len(os.sched_getaffinity(0))} cores. Medians; 'ours faster' compares the turns of a "
+        "round; per core: images a second of CPU time; first batch in seconds"
+    )
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(
+        title=escape(title), caption=caption, box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("loader", no_wrap=True)
+    for column in (
+        "workers",
+        "images/s",
+        "min-max",
+        "ours\nfaster",
+        "per\ncore",
+        "CPU ms\n/image",
+        "first\nbatch",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
+    for number, row in enumerate(rows):
+        low, high = row["images_per_s_min"], row["images_per_s_max"]
+        table.add_row(
+            row["contender"],
+            str(row["workers"]),
+            _shown(row["images_per_s"]) or "failed",
+            low and f"{_shown(low)}-{_shown(high)}",
+            _shown(row["ours_faster"], ".2f"),
+            _shown(row["images_per_s_per_core"]),
+            _shown(row["cpu_ms_per_image"], ".2f"),
+            row["first_batch_s"],
+            end_section=number + 1 < len(rows) and rows[number + 1]["workers"] != row["workers"],
+        )
+    return table
+
+
+def _shown(figure: str, form: str = ",.0f") -> str:
+    """A figure of the CSV file for the table; nothing for nothing."""
+    return figure and format(float(figure), form)
+
+
+def _draw(results: list[Result], title: str, path: Path) -> None:
+    """Bars of the medians, one colour for each number of workers, with whiskers from min to max."""
+    names = list(dict.fromkeys(result.contender for result in results))
+    workers = list(dict.fromkeys(result.work.num_workers for result in results))
+    figure = import_module("matplotlib.figure").Figure(figsize=(8, 1.5 + 0.7 * len(names)))
+    axes = figure.subplots()
+    thickness = 0.8 / len(workers)
+    for group, count in enumerate(workers):
+        shown = [r for r in results if r.work.num_workers == count and r.rates]
+        medians = [median(result.rates) for result in shown]
+        bars = axes.barh(
+            [names.index(r.contender) + group * thickness for r in shown],
+            medians,
+            thickness,
+            xerr=[
+                [m - min(r.rates) for m, r in zip(medians, shown, strict=True)],
+                [max(r.rates) - m for m, r in zip(medians, shown, strict=True)],
+            ],
+            label=f"{count} worker" + "s" * (count > 1),
+        )
+        axes.bar_label(bars, fmt="%.0f", padding=4)
+    axes.set_yticks([i + 0.4 - thickness / 2 for i in range(len(names))], names)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("images/s (median, and from least to greatest)")
+    axes.set_title(title, fontsize="medium")
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=150, bbox_inches="tight")
