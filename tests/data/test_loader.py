@@ -8,6 +8,7 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 
 from eca_lightning.data.loader import EpochLoader
 from eca_lightning.data.order import BatchOrder
+from eca_lightning.data.views import View
 
 ORDER = BatchOrder(40, 4, train=True, shuffle=True, seed=2)
 
@@ -16,6 +17,9 @@ class CountingLoader(EpochLoader):
     """Yields the indices themselves as labels; counts what is open."""
 
     open = 0
+
+    def __init__(self, order):
+        super().__init__(order, View("full", 1, 1))
 
     def _open(self, epoch, batches):
         self.open += 1
