@@ -10,9 +10,11 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from eca_lightning.data.augment import Augmentation
 from eca_lightning.data.folder_loader import FileDataset, collate, safe_start_method
 from eca_lightning.data.images import existing_folder, image_size_of, list_images
 from eca_lightning.data.loader import EpochLoader
+from eca_lightning.data.options import require_at_least
 from eca_lightning.data.order import BatchOrder
 from eca_lightning.data.views import View, ViewName
 
@@ -44,9 +46,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
 
     A batch is ``(images, labels)``: images uint8 of shape ``(N, 3, image_size, image_size)`` in
     channels_last memory, labels int64 of shape ``(N,)``. Training epochs are shuffled by
-    ``(seed, epoch)``, random crops and flips follow from ``(seed, epoch, sample)``, and an epoch
-    interrupted by a checkpoint is resumed at its next batch. Evaluation counts each sample exactly
-    once on any number of ranks; rows that only fill up a rank have the label -1.
+    ``(seed, epoch)``, random crops, flips and augmentations follow from ``(seed, epoch, sample)``,
+    and an epoch interrupted by a checkpoint is resumed at its next batch. Evaluation counts each
+    sample exactly once on any number of ranks; rows that only fill up a rank have the label -1.
 
     Args:
         root: Folder from which relative paths of train, val and test start; the current one if
@@ -68,7 +70,12 @@ class ClassificationDataModule(LightningDataModule, ABC):
         flip: Mirror training images horizontally, every other one at random.
         scale: Least and greatest share of the area for random_resized_crop.
         ratio: Least and greatest width over height for random_resized_crop.
-        seed: Seed of order and crops; that of seed_everything if None.
+        seed: Seed of order, crops and augmentations; that of seed_everything if None.
+        repeats: Times that a training epoch takes each of its samples, each time with another crop
+            (repeated augmentation, arXiv 1901.09335). An epoch keeps its length, so that it visits
+            but one in ``repeats`` of the samples.
+        augment: What else is changed in training images, in this order, after crop and flip: a list
+            of ColorJitter, TrivialAugment, RandAugment and RandomErasing.
 
     Raises:
         ValueError: An option is out of range.
@@ -92,6 +99,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         seed: int | None = None,
+        repeats: int = 1,
+        augment: list[Augmentation] | None = None,
     ) -> None:
         super().__init__()
         below = root or Path()
@@ -112,12 +121,14 @@ class ClassificationDataModule(LightningDataModule, ABC):
         self.scale = scale
         self.ratio = ratio
         self.seed = seed
+        self.repeats = repeats
+        self.augment = augment
         self._sources: dict[Split, Any] = {}
         self._loaders: list[EpochLoader] = []
         self._train_loader: EpochLoader | None = None
         self._resume_at: dict[str, Any] | None = None
 
-        require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, repeats=repeats)
         require_at_least(0, num_workers=num_workers, seed=seed)
         try:
             self._view(train_view, True, None)
@@ -266,6 +277,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             ratio=self.ratio,
             flip=train and self.flip,
             seed=self._seed(),
+            augment=tuple(self.augment or ()) if train else (),
         )
 
     def _order(self, samples: int, train: bool, pages: NDArray[Any] | None = None) -> BatchOrder:
@@ -279,6 +291,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             train=train,
             # overfit_batches means the same few batches in every epoch.
             shuffle=train and not getattr(trainer, "overfit_batches", 0),
+            repeats=self.repeats if train else 1,
             seed=self._seed(),
             pages=pages,
         )
@@ -291,10 +304,3 @@ class ClassificationDataModule(LightningDataModule, ABC):
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-
-
-def require_at_least(least: int, **options: int | None) -> None:
-    """Raise a ValueError that names the first option below ``least``; None is always allowed."""
-    for name, value in options.items():
-        if value is not None and value < least:
-            raise ValueError(f"data.{name} must be at least {least}, got {value}")

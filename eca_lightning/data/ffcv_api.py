@@ -4,8 +4,9 @@ FFCV has not been released since 2023 and is taken as it is. The modules that bu
 names from here, and are themselves imported only once FFCV is needed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -37,10 +38,27 @@ try:
         from ffcv.memory_allocator import MemoryAllocator
         from ffcv.pipeline.allocation_query import AllocationQuery
         from ffcv.pipeline.compiler import Compiler
+        from ffcv.pipeline.operation import Operation
         from ffcv.pipeline.state import State
         from ffcv.writer import DatasetWriter, handle_sample
 except ImportError as error:
     raise ImportError(MISSING) from error
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function with numba at its first call, and keep the result for later processes.
+
+    Args:
+        function: A function that numba understands. It will run without the interpreter's lock.
+
+    Returns:
+        The same, for Python and for other compiled functions to call.
+    """
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither the package's folder nor the user's can be written to
+        return numba.njit(nogil=True)(function)
+
 
 __all__ = [
     "IMAGE_MODES",
@@ -51,10 +69,12 @@ __all__ = [
     "IntField",
     "Loader",
     "MemoryAllocator",
+    "Operation",
     "OrderOption",
     "RGBImageField",
     "SimpleRGBImageDecoder",
     "State",
+    "compiled",
     "ctypes_imdecode",
     "ctypes_resize",
     "handle_sample",

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eca_lightning.data.beton import BetonInfo, check_beton
-from eca_lightning.data.datamodule import ClassificationDataModule, require_at_least
+from eca_lightning.data.datamodule import ClassificationDataModule
 from eca_lightning.data.loader import EpochLoader
+from eca_lightning.data.options import require_at_least
 from eca_lightning.data.views import ViewName
 
 

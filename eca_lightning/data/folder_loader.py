@@ -1,4 +1,4 @@
-"""Batches from image files, decoded by Pillow, with the samples and crops of a .beton's batches."""
+"""Batches from image files, decoded by Pillow, with the samples and views of a .beton's batches."""
 
 import sys
 from collections.abc import Generator, Iterator, Sequence
@@ -16,10 +16,11 @@ from torchvision.transforms.v2 import functional as F
 from eca_lightning.data.images import open_rgb
 from eca_lightning.data.loader import Batch, EpochLoader
 from eca_lightning.data.order import PADDING, BatchOrder
+from eca_lightning.data.tensor_ops import apply_steps
 from eca_lightning.data.views import View
 
 SampleKey = tuple[int, int, View]
-"""A sample index, -1 for padding, the number of the epoch, and the view."""
+"""A sample as `BatchOrder.indices` numbers it, the number of the epoch, and the view."""
 
 
 class FileDataset(Dataset[tuple[Tensor, int]]):
@@ -56,7 +57,8 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
             ValueError: The file cannot be decoded, or does not have the size of a full view.
         """
         index, epoch, view = (key, 0, self.view) if isinstance(key, int) else key
-        sample = 0 if index == PADDING else index
+        number = max(index, 0)
+        sample = number % len(self.paths)
         image = open_rgb(self.paths[sample])
         if view.name == "full" and image.size != (view.width, view.height):
             raise ValueError(
@@ -64,10 +66,11 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
                 f"{image.width} x {image.height} pixels and the first {view.width} x {view.height};"
                 " use 'center_crop' or 'random_resized_crop'"
             )
-        crops = view.crops([sample], [image.height], [image.width], epoch)
+        crops = view.crops([number], [image.height], [image.width], epoch)
         pixels = torch.from_numpy(np.array(cut(image, crops[0], view.height, view.width)))
+        pixels = apply_steps(pixels.permute(2, 0, 1), view.steps([number], epoch)[0])
         label = PADDING if self.labels is None or index == PADDING else self.labels[sample]
-        return pixels, label
+        return pixels.permute(1, 2, 0).contiguous(), label
 
 
 def cut(image: Image.Image, crop: NDArray[np.int64], height: int, width: int) -> Image.Image:

@@ -106,6 +106,7 @@ class EpochLoader(ABC):
             "samples": order.samples,
             "global_batch_size": order.global_batch_size,
             "seed": order.seed,
+            "repeats": order.repeats,
         }
 
     def state_dict(self) -> dict[str, Any]:

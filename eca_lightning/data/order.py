@@ -3,7 +3,10 @@
 FFCV's own distributed orders skip or repeat samples (its training order loses up to a batch a
 rank, its sequential order counts some samples twice), and torch's DistributedSampler repeats
 samples to make ranks equal. Here ranks are disjoint, training drops its tail evenly, and evaluation
-visits each sample exactly once, with the index -1 where a rank must be filled up.
+visits each sample exactly once, with the index -1 where a batch must be filled up.
+
+All batches are of one size. What a network computes for an image depends, in the last digit, on the
+size of its batch; were the last one smaller, figures would differ with the number of ranks.
 """
 
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PADDING = -1
-"""The index, and later the label, of a row that only fills up a rank."""
+"""The index, and later the label, of a row that only fills up a batch."""
 
 PAGES_SHUFFLED_TOGETHER = 64
 """Pages among which a quasi-random order mixes samples: 512 MiB of file at FFCV's 8 MiB pages."""
@@ -22,24 +25,29 @@ PAGES_SHUFFLED_TOGETHER = 64
 class BatchOrder:
     """The batches of one rank, epoch by epoch, as a pure function of its fields.
 
-    Every rank has the same number of batches of the same sizes in every epoch: collective
-    operations of the ranks stay in step.
+    Every rank has the same number of batches of ``batch_size`` in every epoch: collective
+    operations of the ranks stay in step. The batches of an evaluation are the same on any number of
+    ranks, but for some of padding alone.
 
     Args:
         samples: Samples in the data set.
         batch_size: Samples a rank takes at a time.
         rank: This process, from 0.
         world_size: Number of processes.
-        train: Whole batches only, the tail dropped evenly over the ranks; otherwise every sample
-            exactly once, the last rows padded with -1.
+        train: Drop the tail that does not fill a batch on each rank; otherwise every sample exactly
+            once, the last batches filled up with -1.
         shuffle: A new order every epoch, drawn from ``(seed, epoch)``.
+        repeats: Times that an epoch of training takes each of its samples, one after the other
+            (repeated augmentation: Hoffer et al., arXiv 1901.09335; Berman et al., 1902.05509).
+            An epoch keeps its length, so that it visits but one in ``repeats`` of the samples.
         seed: Seed of the order, not negative.
         pages: Page of each sample in its file, of shape ``(samples,)``. When given, an epoch visits
             the pages in random order and mixes the samples of a few pages at a time
             (quasi-random), and each rank reads its own pages; when None, all samples are mixed.
 
     Raises:
-        ValueError: A size is out of range, or the training samples do not fill one batch a rank.
+        ValueError: A size is out of range, the training samples do not fill one batch a rank, or an
+            evaluation is to repeat samples.
     """
 
     samples: int
@@ -48,6 +56,7 @@ class BatchOrder:
     world_size: int = 1
     train: bool = False
     shuffle: bool = False
+    repeats: int = 1
     seed: int = 0
     pages: NDArray[np.uint64] | None = None
 
@@ -56,6 +65,10 @@ class BatchOrder:
             raise ValueError(
                 "samples and batch_size must be at least 1 and seed at least 0, "
                 f"got {self.samples}, {self.batch_size} and {self.seed}"
+            )
+        if self.repeats < 1 or (self.repeats > 1 and not self.train):
+            raise ValueError(
+                f"repeats must be at least 1, and 1 for evaluation, got {self.repeats}"
             )
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank {self.rank} is outside the {self.world_size} ranks")
@@ -70,16 +83,11 @@ class BatchOrder:
         """Samples that all ranks together take at a time."""
         return self.batch_size * self.world_size
 
-    @property
-    def samples_per_rank(self) -> int:
-        """Rows of one rank in one epoch, padding included."""
-        if self.train:
-            return self.samples // self.global_batch_size * self.batch_size
-        return -(-self.samples // self.world_size)
-
     def __len__(self) -> int:
         """Batches of one rank in one epoch."""
-        return -(-self.samples_per_rank // self.batch_size)
+        if self.train:
+            return self.samples // self.global_batch_size
+        return -(-self.samples // self.global_batch_size)
 
     def indices(self, epoch: int) -> NDArray[np.int64]:
         """The samples of this rank in the order in which it visits them.
@@ -88,10 +96,15 @@ class BatchOrder:
             epoch: Number of the epoch, from 0.
 
         Returns:
-            Sample indices of shape ``(samples_per_rank,)``, -1 where the rank is padded.
+            Sample indices of shape ``(len(self) * batch_size,)``, -1 where a batch is filled up.
+            The repetition r of sample i, from 0, is ``i + r * samples``: random choices that follow
+            from this number differ, and the sample is the remainder by ``samples``.
         """
         order = self._global_order(epoch)
-        used = self.samples_per_rank * self.world_size
+        if self.repeats > 1:
+            repetitions = np.arange(self.repeats) * self.samples
+            order = (order[:, None] + repetitions).reshape(-1)[: self.samples]
+        used = len(self) * self.global_batch_size
         if used > self.samples:
             order = np.concatenate([order, np.full(used - self.samples, PADDING)])
         order = order[:used]
@@ -102,9 +115,8 @@ class BatchOrder:
         return order.reshape(self.world_size, -1)[self.rank]
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The indices of :meth:`indices`, cut into batches; the last may be shorter."""
-        indices = self.indices(epoch)
-        return [indices[i : i + self.batch_size] for i in range(0, len(indices), self.batch_size)]
+        """The indices of :meth:`indices`, cut into ``len(self)`` batches of ``batch_size``."""
+        return list(self.indices(epoch).reshape(-1, self.batch_size))
 
     def _global_order(self, epoch: int) -> NDArray[np.int64]:
         """All samples in the order of an epoch, before they are dealt out to the ranks."""

@@ -6,7 +6,7 @@
 | an exception in its thread leaves the consumer waiting for ever | passed on; a time-out besides |
 | an early ``break`` leaves the thread running | closed and joined, also at exit |
 | a corrupt JPEG is a black or an old image | the file and the sample are named in an error |
-| a compiled operation after one that is not loops for ever | the only operation is a compiled one |
+| a compiled operation after one that is not loops for ever | all operations are compiled |
 | its orders skip, repeat or cannot be resumed | :class:`~eca_lightning.data.order.BatchOrder` |
 | augmentations ignore the seed | :class:`~eca_lightning.data.views.View` |
 """
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eca_lightning.data import crop_decode
+from eca_lightning.data.augmenting import StepApplier
 from eca_lightning.data.beton import BetonInfo
 from eca_lightning.data.decoding import CropDecoder, DecoderName, SlotMemory
 from eca_lightning.data.ffcv_api import (
@@ -93,6 +94,7 @@ class BetonLoader(EpochLoader):
             )
             decoder = "ffcv"
         self._decoder = CropDecoder(view.height, view.width, native=decoder == "crop")
+        self._augmenter = StepApplier(view.steps([0], 0).shape[1:]) if view.augment else None
         with torch_threads_kept():
             self._loader = Loader(
                 str(info.path),
@@ -103,7 +105,10 @@ class BetonLoader(EpochLoader):
                 seed=0,
                 drop_last=False,
                 batches_ahead=batches_ahead,
-                pipelines={"image": [self._decoder], "label": None},
+                pipelines={
+                    "image": [self._decoder, *([self._augmenter] if self._augmenter else [])],
+                    "label": None,
+                },
             )
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Batch]:
@@ -112,12 +117,18 @@ class BetonLoader(EpochLoader):
             return
         announce_compilation()
         self._decoder.height, self._decoder.width = self.view.height, self.view.width
+        if self._augmenter:
+            self._augmenter.shape = self.view.steps([0], 0).shape[1:]
+        elif self.view.augment:
+            raise ValueError("a loader that was built without augmentations cannot be given some")
         stream = EpochStream(self._loader, self._info, self.view, epoch, np.concatenate(batches))
         try:
             for indices in batches:
                 images = self._copy(torch.from_numpy(stream.take(self.timeout)))
                 labels = torch.from_numpy(
-                    np.where(indices == PADDING, PADDING, self._info.labels[indices])
+                    np.where(
+                        indices == PADDING, PADDING, self._info.labels[indices % self._info.samples]
+                    )
                 )
                 yield images.permute(0, 3, 1, 2), labels.to(self._device or "cpu")
         finally:
@@ -143,7 +154,7 @@ class EpochStream(EpochIterator):
         info: The file it reads.
         view: The crop of each sample.
         epoch: Number of the epoch.
-        indices: Samples in order, -1 for padding (which is read as sample 0).
+        indices: Samples as `BatchOrder.indices` numbers them; padding is read as sample 0.
     """
 
     def __init__(
@@ -152,14 +163,16 @@ class EpochStream(EpochIterator):
         self._info = info
         self._view = view
         self._epoch = epoch
+        self._indices = np.where(indices == PADDING, 0, indices)
         self._opened = False
         # FFCV starts the thread at the end of its constructor.
-        super().__init__(loader, np.where(indices == PADDING, 0, indices))
+        super().__init__(loader, self._indices % info.samples)
 
     def start(self) -> None:
         """Start the thread, once FFCV has allocated the slots."""
-        (memory,) = self.memory_allocations["operation"].values()
-        self._memory = SlotMemory(*memory)
+        decoder, *steps = self.memory_allocations["operation"].values()
+        self._memory = SlotMemory(*decoder)
+        self._steps = steps[0] if steps else None
         self._opened = True
         _OPEN.add(self)
         super().start()
@@ -168,25 +181,29 @@ class EpochStream(EpochIterator):
         """Fill slots until the samples or the consumer's patience end; the body of the thread."""
         try:
             numba.set_num_threads(self.loader.num_workers)
-            for number, indices in enumerate(self.iter_ixes):
-                if not self._put(self._fill(number, indices)):
+            for number, samples in enumerate(self.iter_ixes):
+                if not self._put(self._fill(number, samples)):
                     return
         except Exception as error:  # whatever it is, the consumer shall see it
             self._put(error)
 
-    def _fill(self, number: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _fill(self, number: int, samples: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Decode a batch into the next slot of the ring."""
         slot = number % len(self._memory.images)
-        images = self._info.images[indices]
+        images = self._info.images[samples]
+        first = number * self.loader.batch_size
+        indices = self._indices[first : first + len(samples)]
         self._memory.crops[slot, : len(indices)] = self._view.crops(
             indices, images["height"], images["width"], self._epoch
         )
+        if self._steps is not None:
+            self._steps[slot, : len(indices)] = self._view.steps(indices, self._epoch)
         with _RUNNING_CODE:
-            (pixels,) = self.run_pipeline(number, indices, slot, None)
+            (pixels,) = self.run_pipeline(number, samples, slot, None)
         failed = np.flatnonzero(self._memory.status[slot, : len(indices), 0])
         if failed.size:
             raise ValueError(
-                f"{self._info.path}: the JPEG data of sample {indices[failed[0]]} are damaged; "
+                f"{self._info.path}: the JPEG data of sample {samples[failed[0]]} are damaged; "
                 "'eca-lightning data verify' lists all damaged samples"
             )
         return pixels

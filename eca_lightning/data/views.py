@@ -1,4 +1,4 @@
-"""What part of an image a network sees: the crop, the output size and the flip.
+"""What a network sees of an image: the crop, the output size, the flip and the augmentations.
 
 All randomness of the input lies in this file. It is a counter-based function of (seed, epoch,
 sample index), so a sample gets the same pixels whatever the number of workers, ranks or batch size,
@@ -6,11 +6,14 @@ and a resumed run needs no state of any generator. FFCV's and torchvision's own 
 from generators that depend on all of these.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from eca_lightning.data.augment import STEP_LENGTH, Augmentation
 
 ViewName = Literal["random_resized_crop", "center_crop", "full"]
 
@@ -27,7 +30,9 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return state ^ (state >> np.uint64(31))
 
 
-def uniforms(seed: int, epoch: int, samples: ArrayLike, draws: int) -> NDArray[np.float64]:
+def uniforms(
+    seed: int, epoch: int, samples: ArrayLike, draws: int, *stream: int
+) -> NDArray[np.float64]:
     """Independent uniform numbers for each sample: SplitMix64 streams, one for each sample.
 
     Args:
@@ -35,12 +40,13 @@ def uniforms(seed: int, epoch: int, samples: ArrayLike, draws: int) -> NDArray[n
         epoch: Number of the epoch, from 0.
         samples: Sample indices of shape ``(N,)``.
         draws: Numbers for each sample.
+        *stream: What keeps these numbers apart from others of the same sample.
 
     Returns:
         Numbers in [0, 1) of shape ``(N, draws)``. The first k columns do not depend on ``draws``.
     """
     key = np.zeros(1, np.uint64)
-    for part in (seed, epoch, samples):
+    for part in (seed, epoch, samples, *stream):
         key = _mix(key + np.asarray(part).astype(np.uint64) + GOLDEN)
     counters = np.arange(1, draws + 1, dtype=np.uint64) * GOLDEN
     return (_mix(key[:, None] + counters) >> np.uint64(11)) * 2.0**-53
@@ -98,7 +104,7 @@ def random_resized_boxes(
 
 @dataclass(frozen=True)
 class View:
-    """A rule that gives each sample its crop.
+    """A rule that gives each sample its crop and what is done to the crop.
 
     Args:
         name: ``random_resized_crop``, ``center_crop`` (the centre square that would be left if the
@@ -111,6 +117,7 @@ class View:
         ratio: For ``random_resized_crop``, least and greatest width over height.
         flip: Mirror every other sample horizontally, at random.
         seed: Seed of all random choices, not negative.
+        augment: What else is changed at random, in this order, after crop and flip.
 
     Raises:
         ValueError: A value is out of range.
@@ -124,6 +131,7 @@ class View:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = False
     seed: int = 0
+    augment: tuple[Augmentation, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in get_args(ViewName):
@@ -170,3 +178,26 @@ class View:
             boxes = np.stack([zeros, zeros, heights, widths], axis=1)
         flips = (numbers[:, :1] < 0.5) & self.flip
         return np.concatenate([boxes, flips], axis=1)
+
+    def steps(self, samples: ArrayLike, epoch: int) -> NDArray[np.float64]:
+        """The augmentations of some samples in one epoch.
+
+        Each augmentation has numbers of its own: those of crops, flips and the others stay as they
+        are when it is added, moved or taken away.
+
+        Args:
+            samples: Sample indices of shape ``(N,)``.
+            epoch: Number of the epoch, from 0.
+
+        Returns:
+            Rows of an operation and its parameters, in the order in which to carry them out on the
+            crop, of shape ``(N, steps, STEP_LENGTH)``. The number of steps is that of the view.
+        """
+        steps = [np.zeros((len(np.asarray(samples)), 0, STEP_LENGTH))]
+        used: Counter[int] = Counter()
+        for augmentation in self.augment:
+            stream = augmentation.stream
+            numbers = uniforms(self.seed, epoch, samples, augmentation.draws, stream, used[stream])
+            used[stream] += 1
+            steps.append(augmentation.steps(numbers, self.height, self.width))
+        return np.concatenate(steps, axis=1)

@@ -8,9 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from eca_lightning.data import FFCVDataModule, ImageFolderDataModule, write_image_folder
+from eca_lightning.cli import main
+from eca_lightning.data import (
+    ColorJitter,
+    FFCVDataModule,
+    ImageFolderDataModule,
+    RandAugment,
+    RandomErasing,
+    TrivialAugment,
+    write_image_folder,
+)
 from eca_lightning.data.views import View
+from eca_lightning.lightning_cli import lightning_cli
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 SMALL = {"batch_size": 4, "image_size": 32, "resize_size": 36, "num_workers": 0}
 
@@ -112,6 +125,19 @@ def test_both_modules_give_the_same_batches(image_folder, tmp_path):
             assert (images.float() - other_images.float()).abs().mean() < 2.5
 
 
+def test_repeated_samples_differ_in_their_crops_alone(folder_module, ffcv_module):
+    for module in (folder_module, ffcv_module):
+        module.repeats = 2
+        loader = module.train_dataloader()
+        images, labels = next(iter(loader))
+        assert labels[::2].tolist() == labels[1::2].tolist()
+        assert not any(torch.equal(a, b) for a, b in zip(images[::2], images[1::2], strict=True))
+        loader.close()
+    folder, beton = (next(iter(m.train_dataloader())) for m in (folder_module, ffcv_module))
+    assert folder[1].tolist() == beton[1].tolist()
+    assert (folder[0].float() - beton[0].float()).abs().mean() < 8  # the filters differ
+
+
 def test_a_full_view_decodes_as_stored(raw_beton, photo_beton, arrays, image_folder):
     module = FFCVDataModule(val=raw_beton, eval_view="full", batch_size=101, num_workers=1)
     images, _ = next(iter(module.val_dataloader()))
@@ -167,7 +193,7 @@ def test_prediction_names_its_files(image_folder, photo_beton):
         assert loader.dataset.paths == sorted(image_folder.rglob("*.jpg"))
         assert [len(labels) for _, labels in loader] == [5, 5, 5, 5, 1]
     loader = FFCVDataModule(predict=photo_beton, **SMALL).predict_dataloader()
-    assert loader.batch_indices(5).tolist() == [20]
+    assert loader.batch_indices(5).tolist() == [20, -1, -1, -1]
 
 
 def test_processes_can_start_beside_ffcvs_threads(image_folder, ffcv_module):
@@ -202,3 +228,60 @@ def test_views_and_workers_follow_the_options(ffcv_module):
     assert ffcv_module.train_dataloader().order.pages is not None
     assert ffcv_module.val_dataloader().order.pages is None
     assert ImageFolderDataModule()._workers() == len(os.sched_getaffinity(0))
+
+
+def test_training_alone_is_augmented(folder_module, ffcv_module):
+    augment = [TrivialAugment(), RandomErasing(0.25)]
+    for module in (folder_module, ffcv_module):
+        module.augment = augment
+        assert module.train_dataloader().view.augment == tuple(augment)
+        assert module.val_dataloader().view.augment == ()
+
+
+AUGMENTED = """
+class_path: eca_lightning.data.ImageFolderDataModule
+init_args:
+  augment:
+    - class_path: eca_lightning.data.RandAugment
+      init_args: {magnitude: 12}
+    - class_path: ColorJitter
+      init_args: {brightness: 0.4, hue: 0.1}
+    - class_path: eca_lightning.data.RandomErasing
+      init_args: {probability: 0.25, scale: [0.02, 0.2], fill: [0, 0, 0]}
+"""
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """Parse a run with data from some text, and build it."""
+    monkeypatch.chdir(tmp_path)
+
+    def build(text, *arguments):
+        data = tmp_path / "data.yaml"
+        data.write_text(text)
+        run = ["--config", str(QUICKSTART), "--data", str(data), "--trainer.accelerator", "cpu"]
+        return lightning_cli([*run, *arguments], run=False)
+
+    return build
+
+
+def test_a_config_lists_augmentations(build, capsys, tmp_path):
+    expected = [
+        RandAugment(magnitude=12),
+        ColorJitter(brightness=0.4, hue=0.1),
+        RandomErasing(0.25, scale=(0.02, 0.2), fill=(0, 0, 0)),
+    ]
+    assert build(AUGMENTED).datamodule.augment == expected
+    with pytest.raises(SystemExit):
+        build(AUGMENTED, "--print_config")
+    printed = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert build(yaml.safe_dump(printed)).datamodule.augment == expected
+
+
+def test_an_impossible_augmentation_is_named_in_one_line(tmp_path, capsys):
+    data = tmp_path / "data.yaml"
+    data.write_text(AUGMENTED.replace("hue: 0.1", "hue: 0.7"))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(QUICKSTART), "--data", str(data)])
+    message = "eca-lightning: error: data.augment: ColorJitter.hue must be at most 0.5, got 0.7"
+    assert capsys.readouterr().err.splitlines()[-1] == message

@@ -24,10 +24,20 @@ def test_evaluation_counts_each_sample_once_in_equal_batches(samples, world_size
     seen = Counter(np.concatenate([index for rank in batches for index in rank]).tolist())
     padded = seen.pop(PADDING, 0)
     assert seen == Counter(range(samples))
-    assert padded < world_size
-    sizes = {tuple(len(batch) for batch in rank) for rank in batches}
-    assert len(sizes) == 1
-    assert {len(order) for order in orders} == {len(batches[0])}
+    assert padded < world_size * batch_size
+    assert {len(batch) for rank in batches for batch in rank} == {batch_size}
+    assert {len(rank) for rank in batches} == {len(order) for order in orders} == {len(orders[0])}
+
+
+@pytest.mark.parametrize(("samples", "world_size", "batch_size"), SIZES)
+def test_evaluation_batches_are_the_same_on_any_number_of_ranks(samples, world_size, batch_size):
+    def batches(world_size):
+        orders = ranks(samples, world_size, batch_size)
+        return [batch.tolist() for order in orders for batch in order.batches(0)]
+
+    alone, shared = batches(1), batches(world_size)
+    assert shared[: len(alone)] == alone
+    assert all(set(batch) == {PADDING} for batch in shared[len(alone) :])
 
 
 @pytest.mark.parametrize(("samples", "world_size", "batch_size"), SIZES)
@@ -68,6 +78,18 @@ def test_shuffled_order_depends_on_seed_and_epoch_alone(pages):
     assert len(set(map(tuple, orders))) == 4
 
 
+@pytest.mark.parametrize("pages", [None, np.arange(103, dtype=np.uint64) // 4])
+def test_repeats_take_each_of_some_samples_several_times_in_a_row(pages):
+    options = {"train": True, "shuffle": True, "pages": pages}
+    once = BatchOrder(103, 10, **options)
+    thrice = BatchOrder(103, 10, repeats=3, **options)
+    assert len(thrice) == len(once)
+    numbers = thrice.indices(4)
+    samples, repetitions = numbers % 103, numbers // 103
+    assert samples.tolist() == np.repeat(once.indices(4), 3)[:100].tolist()
+    assert repetitions.tolist() == ([0, 1, 2] * 34)[:100]
+
+
 def test_shuffling_has_no_bias():
     positions = np.zeros((20, 20))
     for epoch in range(2000):
@@ -98,6 +120,8 @@ def test_quasi_random_order_reads_few_pages_at_a_time():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"samples": 4, "batch_size": 1, "repeats": 0, "train": True}, "repeats must be"),
+        ({"samples": 4, "batch_size": 1, "repeats": 2}, "and 1 for evaluation"),
         ({"samples": 0, "batch_size": 1}, "at least 1"),
         ({"samples": 1, "batch_size": 0}, "at least 1"),
         ({"samples": 1, "batch_size": 1, "seed": -1}, "seed"),

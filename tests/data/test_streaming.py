@@ -2,6 +2,8 @@
 
 import gc
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -61,10 +63,10 @@ def equal(batches, others):
 
 def test_raw_pixels_are_exact_and_kept_batches_are_not_overwritten(sequential, arrays):
     images, labels = zip(*epoch(sequential), strict=True)
-    assert [len(batch) for batch in images] == [8] * 12 + [5]
-    assert torch.equal(torch.cat(labels), torch.from_numpy(arrays.labels))
+    assert [len(batch) for batch in images] == [8] * 13
+    assert torch.cat(labels).tolist() == [*arrays.labels, -1, -1, -1]
     expected = torch.from_numpy(arrays.images).permute(0, 3, 1, 2)
-    assert torch.equal(torch.cat(images), expected)
+    assert torch.equal(torch.cat(images)[:101], expected)
 
 
 def test_torch_keeps_its_threads(sequential):
@@ -82,6 +84,12 @@ def test_order_and_pixels_depend_on_seed_and_epoch(training):
     first, again, other = epoch(training, 3), epoch(training, 3), epoch(training, 4)
     assert equal(first, again)
     assert not equal(first, other)
+    view = training.view
+    try:
+        training.view = replace(view, seed=5)
+        assert not equal(first, epoch(training, 3))
+    finally:
+        training.view = view
     labels = [batch[1].tolist() for batch in first]
     assert labels == [(indices % 4).tolist() for indices in training.order.batches(3)]
 
@@ -140,7 +148,7 @@ def test_evaluation_on_ranks_pads_with_label_minus_one(sequential, raw, arrays, 
             assert first_pixels == [i for i in loader.batch_indices(number).tolist() if i >= 0]
             labels += batch.tolist()
     assert sorted(label for label in labels if label >= 0) == sorted(arrays.labels)
-    assert labels.count(-1) == -101 % world_size
+    assert labels.count(-1) == -101 % (20 * world_size)
 
 
 @pytest.mark.parametrize("done", [1, 6, 11])
@@ -223,6 +231,26 @@ def test_threads_end_with_each_epoch_and_each_break(training):
     assert threading.active_count() == before + 1
     training.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("os_cache", [True, False])
+def test_an_interpreter_that_ends_amid_an_epoch_ends_in_peace(raw_beton, os_cache):
+    program = f"""
+from pathlib import Path
+from eca_lightning.data.beton import check_beton
+from eca_lightning.data.order import BatchOrder
+from eca_lightning.data.streaming import BetonLoader
+from eca_lightning.data.views import View
+info = check_beton(Path({str(raw_beton)!r}))
+batches = iter(BetonLoader(info, View("full", 20, 24), BatchOrder(101, 8), os_cache={os_cache}))
+next(batches)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_damaged_jpeg_is_named(photo_beton, tmp_path):

@@ -1,10 +1,14 @@
 """Crops and flips: inside the image, reproducible, and distributed as torchvision's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms import v2
 
+from eca_lightning.data.augment import ColorJitter, RandomErasing
+from eca_lightning.data.policies import RandAugment, TrivialAugment
 from eca_lightning.data.views import View, uniforms
 
 SHAPES = [(375, 500), (500, 333), (28, 28), (40, 300), (300, 40), (1, 1), (2, 900)]
@@ -31,6 +35,13 @@ def test_numbers_are_uniform_and_independent_of_their_company():
 @pytest.mark.parametrize("other", [(8, 3), (7, 4), (3, 7)])
 def test_numbers_differ_by_seed_and_epoch(other):
     assert not np.isin(uniforms(7, 3, np.arange(100), 4), uniforms(*other, np.arange(100), 4)).any()
+
+
+def test_streams_of_a_sample_are_independent():
+    streams = [(), (0,), (1,), (1, 0), (1, 1)]
+    numbers = [uniforms(7, 3, np.arange(20_000), 1, *stream)[:, 0] for stream in streams]
+    assert abs(np.corrcoef(numbers) - np.eye(5)).max() < 0.03  # 4.2 standard deviations
+    assert len(np.unique(numbers)) == 100_000
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -105,3 +116,37 @@ def test_centre_box(shape, box):
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         View(**{"name": "random_resized_crop", "height": 24, "width": 24, **options})
+
+
+def test_an_augmentation_changes_no_other_nor_crops():
+    jitter, policy, erasing = ColorJitter(0.4, 0.4), TrivialAugment(), RandomErasing(1.0)
+    samples = np.arange(40)
+
+    def view(*augment):
+        return View("random_resized_crop", 64, 48, flip=True, seed=3, augment=augment)
+
+    alone = {a: view(a).steps(samples, 2) for a in (jitter, policy, erasing)}
+    together = view(policy, jitter, erasing).steps(samples, 2)
+    parts = [alone[policy], alone[jitter], alone[erasing]]
+    assert np.array_equal(together, np.concatenate(parts, axis=1))
+    assert np.array_equal(crops(view(), 40, 90, 90), crops(view(policy, jitter), 40, 90, 90))
+    assert view().steps(samples, 2).shape == (40, 0, 8)
+
+
+def test_steps_depend_on_seed_epoch_sample_and_size_alone():
+    view = View("full", 64, 48, seed=3, augment=(RandAugment(), RandomErasing(1.0)))
+    steps = view.steps(np.arange(40), 2)
+    assert np.array_equal(view.steps(np.arange(40)[::-1], 2), steps[::-1])
+    for other in (
+        view.steps(np.arange(40), 3),
+        replace(view, seed=4).steps(np.arange(40), 2),
+        replace(view, width=64).steps(np.arange(40), 2),
+    ):
+        assert other.shape == steps.shape
+        assert not np.array_equal(other, steps)
+
+
+def test_the_same_augmentation_twice_draws_twice():
+    view = View("full", 64, 48, augment=(RandomErasing(1.0), RandomErasing(1.0)))
+    first, second = view.steps(np.arange(40), 0).transpose(1, 0, 2)
+    assert not (first == second).all(axis=1).any()
