@@ -1,7 +1,7 @@
 """The loaders that ``eca-lightning benchmark loader`` compares, this package's and its peers.
 
-Each turns the same images into shuffled batches of uint8 NCHW by a random resized crop and a random
-flip, with the other augmentations of its library switched off and nothing normalised.
+Each turns the same images into batches of uint8 NCHW, by a random resized crop and a random flip
+or by a centre crop, with its library's other augmentations off and nothing normalised.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,6 +19,8 @@ from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 
 from eca_lightning.data.order import BatchOrder
+
+BenchmarkView = Literal["random_resized_crop", "center_crop"]
 
 ContenderName = Literal["eca-lightning", "ffcv", "torchvision-io", "torchvision-pil", "timm"]
 
@@ -40,6 +42,7 @@ class Workload:
         batch_size: Images of a batch.
         image_size: Height and width of the output in pixels.
         num_workers: Threads or processes that decode.
+        view: What is cut out of each image; only random_resized_crop is flipped.
     """
 
     beton: Path | None
@@ -49,6 +52,17 @@ class Workload:
     batch_size: int
     image_size: int
     num_workers: int
+    view: BenchmarkView = "random_resized_crop"
+
+    @property
+    def resize_size(self) -> int:
+        """What a centre crop resizes the shorter side to: 256 for 224 pixels, and in proportion."""
+        return round(self.image_size * 256 / 224)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether crops and flips are random."""
+        return self.view == "random_resized_crop"
 
 
 def _ours(work: Workload) -> Turns:
@@ -59,6 +73,9 @@ def _ours(work: Workload) -> Turns:
         batch_size=work.batch_size,
         num_workers=work.num_workers,
         image_size=work.image_size,
+        resize_size=work.resize_size,
+        train_view=work.view,
+        flip=work.is_random,
         seed=0,
     ).train_dataloader()
 
@@ -73,7 +90,11 @@ def _ours(work: Workload) -> Turns:
 
 
 def _ffcv(work: Workload) -> Turns:
-    from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
+    from ffcv.fields.decoders import (
+        CenterCropRGBImageDecoder,
+        IntDecoder,
+        RandomResizedCropRGBImageDecoder,
+    )
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
@@ -84,6 +105,11 @@ def _ffcv(work: Workload) -> Turns:
     size = (work.image_size, work.image_size)
     samples = check_beton(work.beton).samples
     order = BatchOrder(samples, work.batch_size, train=True, shuffle=True)
+    view = (
+        [RandomResizedCropRGBImageDecoder(size), RandomHorizontalFlip()]
+        if work.is_random
+        else [CenterCropRGBImageDecoder(size, work.image_size / work.resize_size)]
+    )
     loader = Loader(
         str(work.beton),
         batch_size=work.batch_size,
@@ -93,12 +119,7 @@ def _ffcv(work: Workload) -> Turns:
         indices=order.indices(epoch=0)[-work.batches * work.batch_size :],
         drop_last=True,
         pipelines={
-            "image": [
-                RandomResizedCropRGBImageDecoder(size),
-                RandomHorizontalFlip(),
-                ToTensor(),
-                ToTorchImage(),
-            ],
+            "image": [*view, ToTensor(), ToTorchImage()],
             "label": [IntDecoder(), ToTensor(), Squeeze()],
         },
     )
@@ -106,7 +127,11 @@ def _ffcv(work: Workload) -> Turns:
 
 
 def _torchvision(work: Workload, in_pil: bool) -> Turns:
-    steps = [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip()]
+    steps = (
+        [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip()]
+        if work.is_random
+        else [v2.Resize(work.resize_size), v2.CenterCrop(work.image_size)]
+    )
     transform = v2.Compose([*steps, v2.PILToTensor()] if in_pil else steps)
     loader: DataLoader[Any] = DataLoader(
         _dataset(work, transform=transform, **({} if in_pil else {"loader": _decode})),
@@ -124,8 +149,9 @@ def _timm(work: Workload) -> Turns:
         _dataset(work),
         input_size=work.image_size,
         batch_size=work.batch_size,
-        is_training=True,
+        is_training=work.is_random,
         color_jitter=0.0,
+        crop_pct=work.image_size / work.resize_size,
         num_workers=work.num_workers,
         device=torch.device("cpu"),
     )

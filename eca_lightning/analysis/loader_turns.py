@@ -74,8 +74,9 @@ class ContenderProcess:
         return turn
 
     def close(self) -> None:
-        """Kill the process and its workers: they hold nothing worth a slow farewell."""
+        """Let the process end, which frees its workers' semaphores; kill it if it does not."""
         self._pipe.close()
+        self._process.join(5.0)
         try:
             os.killpg(self._process.pid or 0, signal.SIGKILL)
         except ProcessLookupError:

@@ -11,17 +11,25 @@ import numpy as np
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from eca_lightning.analysis.loader_contenders import CONTENDERS, ContenderName, Workload
+from eca_lightning.analysis.loader_contenders import (
+    CONTENDERS,
+    BenchmarkView,
+    ContenderName,
+    Workload,
+)
 from eca_lightning.analysis.loader_report import Result, report
 from eca_lightning.analysis.loader_turns import ContenderProcess
 from eca_lightning.data.beton import check_beton
 from eca_lightning.data.image_folder import FolderSamples
 from eca_lightning.data.images import LabelledFiles, list_class_folders
+from eca_lightning.data.sidecar import Encoding, WriteMode
 
 
 def benchmark_loader(
     data: Path,
+    view: BenchmarkView = "random_resized_crop",
     image_size: int = 224,
+    mode: WriteMode = "jpg",
     batch_size: int = 128,
     num_workers: tuple[int, ...] = (1, 2),
     images: int = 2048,
@@ -30,13 +38,13 @@ def benchmark_loader(
     timeout: float = 300.0,
     output: Path = Path("runs/benchmark_loader"),
 ) -> None:
-    """Compare loaders of training images, side by side in one run.
+    """Compare loaders of images, side by side in one run.
 
-    Each yields uint8 batches by a random resized crop and flip: eca-lightning (FFCVDataModule),
-    ffcv (FFCV's own Loader), torchvision-io and torchvision-pil (a DataLoader that decodes with
-    torchvision.io or with Pillow) and timm (its loader). A .beton serves the first two. A folder
-    serves the others, and also the first two, from a temporary .beton of the same images as
-    'data write image-folder' writes it.
+    Each yields uint8 batches, by a random resized crop and flip as in training or by a centre crop
+    as in validation: eca-lightning (FFCVDataModule), ffcv (FFCV's own Loader), torchvision-io and
+    torchvision-pil (a DataLoader that decodes with torchvision.io or with Pillow) and timm (its
+    loader). A .beton serves the first two. A folder serves the others, and also the first two,
+    from a temporary .beton of the same images as 'data write image-folder' writes it.
 
     Each loader has a process of its own, which sleeps while the others take their turns. After a
     first turn that does not count (it compiles), they alternate, so that a change of the machine's
@@ -45,7 +53,10 @@ def benchmark_loader(
 
     Args:
         data: A .beton or a folder of class folders.
+        view: What is cut out of each image. center_crop is preceded by a resize of the shorter side
+            to 256 pixels for 224, and in proportion for other sizes.
         image_size: Height and width of the output in pixels.
+        mode: How the temporary .beton of a folder stores its images.
         batch_size: Images of a batch.
         num_workers: Numbers of threads or processes that decode, one comparison for each.
         images: Most images of a turn; the same in each.
@@ -72,14 +83,16 @@ def benchmark_loader(
         )
     names = _choose(contenders, is_beton, console)
     output.mkdir(parents=True, exist_ok=True)
-    work = Workload(data if is_beton else None, None, [], batches, batch_size, image_size, 1)
+    work = Workload(data if is_beton else None, None, [], batches, batch_size, image_size, 1, view)
     with ExitStack() as stack:
         if listed is not None:
             chosen = _evenly(listed, batches * batch_size)
             files = [(str(p), label) for p, label in zip(chosen.paths, chosen.labels, strict=True)]
             work = replace(work, folder=data, files=files)
             if any(CONTENDERS[name].reads == "beton" for name in names):
-                work = replace(work, beton=stack.enter_context(_temporary_beton(chosen, data)))
+                work = replace(
+                    work, beton=stack.enter_context(_temporary_beton(chosen, data, mode))
+                )
         results = []
         turns = len(names) * len(num_workers) * (repeats + 1)
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
@@ -91,7 +104,8 @@ def benchmark_loader(
                     about = f"{result.contender}, {workers} workers"
                     progress.update(bar, advance=1, description=about)
                 results += compared
-    report(results, f"{data}: {image_size} x {image_size}, batches of {batch_size}", output)
+    form = "" if listed is None else f" ({mode})"
+    report(results, f"{data}{form}: {view} {image_size}, batches of {batch_size}", output)
 
 
 def _choose(
@@ -129,10 +143,9 @@ def _evenly(files: LabelledFiles, count: int) -> LabelledFiles:
 
 
 @contextmanager
-def _temporary_beton(files: LabelledFiles, source: Path) -> Iterator[Path]:
+def _temporary_beton(files: LabelledFiles, source: Path, mode: WriteMode) -> Iterator[Path]:
     """The files as a .beton that is removed afterwards."""
     # Imported here: it needs FFCV, which the other loaders do not.
-    from eca_lightning.data.sidecar import Encoding
     from eca_lightning.data.writing import ensure_beton
 
     with tempfile.TemporaryDirectory(prefix="benchmark_loader_") as folder:
@@ -141,7 +154,7 @@ def _temporary_beton(files: LabelledFiles, source: Path) -> Iterator[Path]:
             Path(folder) / "images.beton",
             class_names=files.class_names,
             source=str(source),
-            encoding=Encoding(),
+            encoding=Encoding(mode),
             names=[str(path) for path in files.paths],
         )
         yield info.path

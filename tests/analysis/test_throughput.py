@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,11 +151,12 @@ def test_cpu_time_of_children_that_still_run_is_counted():
         child.stdin.close()
 
 
+@pytest.mark.parametrize("view", ["random_resized_crop", "center_crop"])
 @pytest.mark.parametrize("name", ["torchvision-io", "torchvision-pil", "timm"])
-def test_peers_give_shuffled_uint8_batches_of_every_file(folder, name):
+def test_peers_give_uint8_batches_of_every_file(folder, name, view):
     pytest.importorskip(CONTENDERS[name].needs)
     files = [(str(path), i) for i, path in enumerate(sorted(folder.rglob("*.jpg"))[:8])]
-    work = Workload(None, folder, files, batches=2, batch_size=4, image_size=32, num_workers=1)
+    work = replace(WORK, folder=folder, files=files, batches=2, view=view)
     batches = list(CONTENDERS[name].build(work)(0))
     assert {(str(images.dtype), tuple(images.shape)) for images, _ in batches} == {
         ("torch.uint8", (4, 3, 32, 32))
