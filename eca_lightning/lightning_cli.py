@@ -13,14 +13,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from eca_lightning.tasks.classification import architecture_differences
-from eca_lightning.training.callbacks import PredictionWriter
+from eca_lightning.training.callbacks import PredictionWriter, ProgressiveResizing
 
 
 class EcaLightningCLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what every run has: ``--checkpoint``, ``--last_checkpoint`` and ``--predictions``."""
+        """Add what every run has: checkpoints, predictions and the size of its images."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
         parser.set_defaults(
@@ -37,6 +37,7 @@ class EcaLightningCLI(LightningCLI):
             }
         )
         parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_lightning_class_args(ProgressiveResizing, "progressive_resizing")
 
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint before Lightning lets its hyper-parameters replace the config's."""

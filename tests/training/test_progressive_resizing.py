@@ -101,6 +101,7 @@ def test_a_jump_needs_no_ramp():
         ({"min_size": 224, "max_size": 192}, "must rise"),
         ({"start_epoch": 9, "end_epoch": 8}, "must rise"),
         ({"min_size": 150}, "multiples of 32"),
+        ({"max_size": 192}, "needs a min_size"),
     ],
 )
 def test_impossible_schedules_are_refused(options, message):

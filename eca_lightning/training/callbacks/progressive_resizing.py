@@ -15,8 +15,9 @@ class ProgressiveResizing(Callback):
     resumed run goes on with the right one; nothing is compiled anew. Logs ``train/image_size``.
 
     Args:
-        min_size: First height and width of the images, in pixels.
-        max_size: Last height and width, in pixels.
+        min_size: First height and width of the images, in pixels. Default: images keep the size
+            that the data module gives them.
+        max_size: Last height and width, in pixels; ``min_size`` by default.
         start_epoch: Epoch, from 0, up to which images have ``min_size``.
         end_epoch: Epoch from which on images have ``max_size``.
         multiple: Sizes between them are rounded to a multiple of this many pixels, half to even.
@@ -27,24 +28,29 @@ class ProgressiveResizing(Callback):
 
     def __init__(
         self,
-        min_size: int = 160,
-        max_size: int = 192,
-        start_epoch: int = 11,
-        end_epoch: int = 13,
+        min_size: int | None = None,
+        max_size: int | None = None,
+        start_epoch: int = 0,
+        end_epoch: int = 0,
         multiple: int = 32,
     ) -> None:
-        if not 1 <= min_size <= max_size or not 0 <= start_epoch <= end_epoch:
+        if min_size is None and max_size is not None:
+            raise ValueError(f"progressive_resizing: max_size {max_size} needs a min_size as well")
+        self.is_on = min_size is not None
+        least = multiple if min_size is None else min_size
+        greatest = least if max_size is None else max_size
+        if not 1 <= least <= greatest or not 0 <= start_epoch <= end_epoch:
             raise ValueError(
-                "ProgressiveResizing: sizes and epochs must rise, got sizes "
+                "progressive_resizing: sizes and epochs must rise, got sizes "
                 f"{min_size} to {max_size} in epochs {start_epoch} to {end_epoch}"
             )
-        if multiple < 1 or min_size % multiple or max_size % multiple:
+        if multiple < 1 or least % multiple or greatest % multiple:
             raise ValueError(
-                f"ProgressiveResizing: min_size {min_size} and max_size {max_size} must be "
+                f"progressive_resizing: min_size {min_size} and max_size {max_size} must be "
                 f"multiples of {multiple}: change them, or multiple"
             )
-        self.min_size = min_size
-        self.max_size = max_size
+        self.min_size = least
+        self.max_size = greatest
         self.start_epoch = start_epoch
         self.end_epoch = end_epoch
         self.multiple = multiple
@@ -58,6 +64,8 @@ class ProgressiveResizing(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the size before the first batch of the epoch is asked for."""
+        if not self.is_on:
+            return
         size = self.size(trainer.current_epoch)
         loader: Any = trainer.train_dataloader
         loader.view = replace(loader.view, height=size, width=size)
