@@ -18,6 +18,8 @@ from eca_lightning.data.sidecar import Sidecar, read_sidecar
 
 VERSION = 2
 JPEG, RAW = 0, 1
+PIXELS_PER_BYTE = 512
+"""More than a JPEG can hold: each 8 x 8 block of a Huffman-coded one takes a bit at the least."""
 FIELDS = {"image": 2, "label": 1}
 """The fields read here and their type numbers: RGBImageField and IntField."""
 
@@ -171,6 +173,11 @@ def _read(path: Path) -> BetonInfo:
         )
     if rows["label"].max() >= info.num_classes:
         raise ValueError(f"is damaged: it has labels above its {info.num_classes} classes")
+    if sidecar:
+        # Last, because np.bincount returns an array as long as the greatest label.
+        counts = np.bincount(info.labels, minlength=info.num_classes)
+        if counts.tolist() != sidecar.class_counts:
+            raise ValueError("does not fit its sidecar: the counts of its classes differ")
     return info
 
 
@@ -193,8 +200,11 @@ def _sizes_of_images(
         raise ValueError("is damaged: its allocation table does not fit its images")
     sizes = found["size"]
     areas = images["height"].astype(np.uint64) * images["width"]
-    if (images["mode"] > RAW).any() or (areas == 0).any():
+    raw = images["mode"] == RAW
+    # A decoder allocates what the metadata say before it sees what the stream holds.
+    too_large = areas > sizes * np.uint64(PIXELS_PER_BYTE)
+    if (images["mode"] > RAW).any() or (areas == 0).any() or too_large[~raw].any():
         raise ValueError("is damaged: its image metadata are not plausible")
-    if (sizes[images["mode"] == RAW] != 3 * areas[images["mode"] == RAW]).any():
+    if (sizes[raw] != 3 * areas[raw]).any():
         raise ValueError("is damaged: raw images do not have the size of their pixels")
     return sizes

@@ -12,7 +12,7 @@ class ImageFolderDataModule(ClassificationDataModule):
     """Batches from image files, decoded by Pillow in processes: for machines without FFCV.
 
     ``train``, ``val`` and ``test`` are folders of class folders; ``predict`` is a folder of images.
-    Order, crops and flips are those of FFCVDataModule over the .beton of the same folder; the
+    Order, crops, flips and augmentations are those of FFCVDataModule over its .beton; the
     filter of the resize differs (bilinear with antialiasing here, by area there), by about one of
     256 levels on photographs. Options as in
     :class:`~eca_lightning.data.datamodule.ClassificationDataModule`; ``num_workers: 0`` decodes in

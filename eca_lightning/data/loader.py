@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eca_lightning.data.order import BatchOrder
+from eca_lightning.data.order import PADDING, BatchOrder
 from eca_lightning.data.views import View
 
 Batch = tuple[Tensor, Tensor]
@@ -88,7 +88,8 @@ class EpochLoader(ABC):
     def batch_indices(self, batch: int) -> NDArray[np.int64]:
         """The samples of a batch of the current epoch, of shape ``(N,)``, -1 where it is padded."""
         size = self.order.batch_size
-        return self.order.indices(self.epoch)[batch * size : (batch + 1) * size]
+        indices = self.order.indices(self.epoch)[batch * size : (batch + 1) * size]
+        return np.where(indices == PADDING, PADDING, indices % self.order.samples)
 
     def close(self) -> None:
         """End the iteration in progress and free its threads or processes; not the position."""

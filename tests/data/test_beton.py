@@ -193,6 +193,15 @@ def test_random_damage_never_passes_unnoticed_into_pointers(copy):
     assert refused > 100
 
 
+def test_a_jpeg_too_short_for_its_pixels_is_found(photo_beton, tmp_path):
+    """Believed, it would cost 12 GiB of pixels before the decoder sees that it is small."""
+    copy = shutil.copy(photo_beton, tmp_path / "copy.beton")
+    pointer = check_beton(copy).images["data_ptr"][0]
+    change(copy, METADATA, SAMPLE_TYPE, image=(0, 65535, 65535, pointer))
+    with pytest.raises(ValueError, match="not plausible"):
+        check_beton(copy)
+
+
 def test_the_sidecar_must_fit(copy, raw_beton):
     sidecar = sidecar_path(copy)
     shutil.copy(sidecar_path(raw_beton), sidecar)
@@ -207,4 +216,16 @@ def test_the_sidecar_must_fit(copy, raw_beton):
         check_beton(copy)
     sidecar.write_text(good.replace('"a",', ""))
     with pytest.raises(ValueError, match="labels above its 3 classes"):
+        check_beton(copy)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [(1, "does not fit its sidecar: the counts"), (4, "above its 4"), (2**62, "above its 4")],
+)
+def test_labels_must_be_as_many_as_the_sidecar_counts(copy, raw_beton, label, message):
+    shutil.copy(sidecar_path(raw_beton), sidecar_path(copy))
+    image = check_beton(copy).images[0]
+    change(copy, METADATA, SAMPLE_TYPE, image=image, label=label)
+    with pytest.raises(ValueError, match=message):
         check_beton(copy)

@@ -9,6 +9,7 @@ pytest.importorskip("ffcv")
 
 from eca_lightning.data import tensor_ops
 from eca_lightning.data.augment import PixelOp
+from eca_lightning.data.ffcv_api import compiled, numba
 from eca_lightning.data.pixel_ops import apply_steps
 
 
@@ -149,3 +150,22 @@ def test_steps_follow_each_other(pictures):
     ours, theirs = both(pictures[3], steps)
     assert np.array_equal(ours, theirs)
     assert ours[10, 20].tolist() == [127, 0, 127]
+
+
+def test_functions_compile_where_nothing_can_be_kept(monkeypatch):
+    """Numba refuses to cache a function when no folder can be written to."""
+    njit = numba.njit
+
+    def without_a_folder(cache=False, **options):
+        def refuse(function):
+            raise RuntimeError("cannot cache function: no locator available")
+
+        return refuse if cache else njit(**options)
+
+    monkeypatch.setattr(numba, "njit", without_a_folder)
+
+    @compiled
+    def twice(number):
+        return 2 * number
+
+    assert twice(3) == 6
