@@ -60,6 +60,11 @@ class EfficientChannelAttention(ChannelGate):
 
     def logits(self, pooled: Tensor) -> Tensor:
         """See `ChannelGate.logits`."""
+        # Inductor joins these sums with what surrounds them; a convolution it calls by itself.
+        # Hooks of the convolution, such as pruning's, have to see it called.
+        hooks = self.conv._forward_pre_hooks or self.conv._forward_hooks
+        if torch.compiler.is_dynamo_compiling() and not hooks:
+            return _weigh_neighbours(pooled, self.conv.weight.view(1, -1))
         return self.conv(pooled.unsqueeze(1)).squeeze(1)
 
     def extra_repr(self) -> str:
@@ -84,10 +89,18 @@ class EfficientChannelAttentionNS(ChannelGate):
 
     def logits(self, pooled: Tensor) -> Tensor:
         """See `ChannelGate.logits`."""
-        margin = self.kernel_size // 2
-        neighbours = F.pad(pooled, (margin, margin)).unfold(1, self.kernel_size, 1)
-        return (neighbours * self.weight).sum(dim=2)
+        return _weigh_neighbours(pooled, self.weight)
 
     def extra_repr(self) -> str:
         """Show the number of channels and the kernel size."""
         return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}"
+
+
+def _weigh_neighbours(pooled: Tensor, weights: Tensor) -> Tensor:
+    """Weigh the k channels around each, (N, C), by (C, k) weights of its own or (1, k) shared."""
+    channels, size = pooled.shape[1], weights.shape[1]
+    padded = F.pad(pooled, (size // 2, size // 2))
+    gate = weights[:, 0] * padded[:, :channels]
+    for i in range(1, size):
+        gate = gate + weights[:, i] * padded[:, i : i + channels]
+    return gate

@@ -20,10 +20,15 @@ aa     convolution  every 3x3 convolution of C3 to C5 (Bello et al., 2019)
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from eca_lightning.attention import create_attention
+from eca_lightning.attention.fused import FusedTail
+from eca_lightning.attention.gate import ChannelGate
 from eca_lightning.backbones.blocks import AttentionBlock, AttentionInvertedResidual, Site
+
+Fused = bool | Literal["auto"]
+"""Whether block tails are fused: always, never, or where there is a fused form and it pays."""
 
 Choice = Callable[[int], Sequence[int]]
 """Maps the number of blocks of a level to the indices of the chosen ones."""
@@ -71,7 +76,9 @@ _PLACEMENTS = {
 }
 
 
-def plug_in(slots: Sequence[Slot], attention: str, options: dict[str, Any]) -> None:
+def plug_in(
+    slots: Sequence[Slot], attention: str, options: dict[str, Any], fused: Fused = "auto"
+) -> None:
     """Put attention into the blocks of a network, in place.
 
     Args:
@@ -79,9 +86,11 @@ def plug_in(slots: Sequence[Slot], attention: str, options: dict[str, Any]) -> N
         attention: One of `eca_lightning.attention.ATTENTION_NAMES`.
         options: Options of the mechanism; a list gives one value per stage, as the kernels
             ``[3, 5, 5, 7]`` of the released ECA-ResNet-50.
+        fused: Whether to fuse the tails of the blocks.
 
     Raises:
-        ValueError: If a list has not one value per stage, or the mechanism does not fit a block.
+        ValueError: If a list has not one value per stage, or the mechanism does not fit a block or
+            has no fused form though it is asked for.
     """
     stages = slots[-1].stage + 1
     for option, value in options.items():
@@ -101,6 +110,8 @@ def plug_in(slots: Sequence[Slot], attention: str, options: dict[str, Any]) -> N
                 for option, value in options.items()
             }
             _plug_into(slot.block, placement.site, attention, of_stage)
+            if fused:
+                _fuse(slot.block, attention, required=fused is True)
 
 
 def _plug_into(block: AttentionBlock, site: Site, attention: str, options: dict[str, Any]) -> None:
@@ -115,3 +126,12 @@ def _plug_into(block: AttentionBlock, site: Site, attention: str, options: dict[
     else:
         block.attention = create_attention(attention, block.out_channels, **options)
         block.attention_site = site
+
+
+def _fuse(block: AttentionBlock, attention: str, required: bool) -> None:
+    inverted = isinstance(block, AttentionInvertedResidual)
+    if isinstance(block.attention, ChannelGate) and not inverted:
+        block.fused_tail = FusedTail()
+    elif required:
+        what = "MobileNetV2's block" if inverted else f"attention '{attention}'"
+        raise ValueError(f"{what} has no fused form: set fused to auto or false")

@@ -8,9 +8,14 @@ from typing import Any, Literal
 
 from torch import nn
 
-from eca_lightning.backbones.blocks import AttentionBasicBlock, AttentionBottleneck
+from eca_lightning.backbones.blocks import (
+    AttentionBasicBlock,
+    AttentionBottleneck,
+    add_stochastic_depth,
+)
+from eca_lightning.backbones.blur_pool import add_blur_pool
 from eca_lightning.backbones.mobilenet_v2 import mobilenet_v2
-from eca_lightning.backbones.placement import Slot, plug_in
+from eca_lightning.backbones.placement import Fused, Slot, plug_in
 from eca_lightning.backbones.resnet import cifar_resnet, imagenet_resnet
 
 Stem = Literal["imagenet", "small"]
@@ -44,6 +49,9 @@ def create_backbone(
     num_classes: int = 1000,
     in_channels: int = 3,
     stem: Stem | None = None,
+    fused: Fused = "auto",
+    blur_pool: bool = False,
+    stochastic_depth: float = 0.0,
 ) -> nn.Module:
     """Build a classification network, with attention where the mechanism's paper puts it.
 
@@ -60,6 +68,13 @@ def create_backbone(
         in_channels: Channels of the images.
         stem: ``small`` keeps the resolution in the first layers, for images of 28 to 64 pixels.
             Default: ``imagenet``, but ``small`` for resnet20 and resnet56, which have no other.
+        fused: Whether the tails of residual blocks are fused, see
+            `eca_lightning.attention.fused.FusedTail`: ``auto`` where attention has a fused form,
+            ``True`` to insist on it, ``False`` never. Parameters and their names are the same.
+        blur_pool: Blur the inputs of strided convolutions, those of the images and of attention
+            excepted; see `eca_lightning.backbones.blur_pool`. Parameters and names are the same.
+        stochastic_depth: Chance of the last block to drop its residual branch in training; see
+            `eca_lightning.backbones.blocks.add_stochastic_depth`.
 
     Returns:
         A network that maps (N, in_channels, H, W) to logits (N, num_classes).
@@ -71,6 +86,8 @@ def create_backbone(
         raise ValueError(
             f"num_classes and in_channels must be at least 1, got {num_classes} and {in_channels}"
         )
+    if fused not in (True, False, "auto"):
+        raise ValueError(f"fused must be auto, true or false, got {fused!r}")
     if name in _FULL:
         network, slots = _FULL[name](num_classes, in_channels, small_stem=stem == "small")
     elif name in _CIFAR:
@@ -81,13 +98,21 @@ def create_backbone(
         close = get_close_matches(name, BACKBONE_NAMES, n=1)
         hint = f" (did you mean '{close[0]}'?)" if close else ""
         raise ValueError(f"unknown backbone '{name}'{hint}; known: {', '.join(BACKBONE_NAMES)}")
+    if blur_pool:
+        add_blur_pool(network)
     if attention not in (None, "none"):
-        plug_in(slots, attention, attention_options or {})
+        plug_in(slots, attention, attention_options or {}, fused)
     elif attention_options:
         raise ValueError(
             f"attention_options {attention_options} are given, but no attention: "
             "set attention, or leave the options out"
         )
+    elif fused is True:
+        raise ValueError("fused: true needs attention: set one, or fused to auto or false")
+    if stochastic_depth:
+        if fused is True:
+            raise ValueError("fused tails know no stochastic_depth: set fused to auto or false")
+        add_stochastic_depth([slot.block for slot in slots], stochastic_depth)
     return network
 
 
@@ -102,6 +127,10 @@ class BackboneConfig:
         num_classes: Number of classes.
         in_channels: Channels of the images.
         stem: ``small`` for images of 28 to 64 pixels, ``imagenet`` for larger ones.
+        fused: Whether block tails are computed in fewer passes: ``auto`` where attention has a
+            fused form, true to insist on it, false never. Checkpoints are the same either way.
+        blur_pool: Blur the inputs of strided convolutions.
+        stochastic_depth: Chance of the last block to drop its residual branch in training.
     """
 
     name: str
@@ -110,6 +139,9 @@ class BackboneConfig:
     num_classes: int = 1000
     in_channels: int = 3
     stem: Stem | None = None
+    fused: Fused = "auto"
+    blur_pool: bool = False
+    stochastic_depth: float = 0.0
 
     def build(self) -> nn.Module:
         """Create the network."""

@@ -1,0 +1,61 @@
+"""Blur before each strided convolution, as FFCV's ImageNet recipes have it.
+
+A stride drops samples; without a low-pass filter before it, detail finer than the stride comes back
+as false coarse detail. Zhang ("Making convolutional networks shift-invariant again", arXiv
+1904.11486) moves the stride behind the convolution and its activation and blurs there; FFCV blurs
+the input of the convolution, which then costs no more than without.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEAST_CHANNELS = 16
+"""Convolutions of fewer input channels stay as they are: the images themselves are not blurred."""
+
+
+class BlurPoolConv2d(nn.Conv2d):
+    """A strided convolution of a blurred input.
+
+    It takes over the parameters of the convolution that it replaces, and its state dict has their
+    keys alone, so that weights load with or without the blur.
+
+    Args:
+        convolution: The convolution to be replaced.
+    """
+
+    blur: Tensor
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__(
+            convolution.in_channels,
+            convolution.out_channels,
+            convolution.kernel_size,  # type: ignore[arg-type]
+            convolution.stride,  # type: ignore[arg-type]
+            convolution.padding,  # type: ignore[arg-type]
+            convolution.dilation,  # type: ignore[arg-type]
+            convolution.groups,
+            bias=convolution.bias is not None,
+            padding_mode=convolution.padding_mode,
+            device="meta",  # draws no random number that another layer would have got
+        )
+        self.weight, self.bias = convolution.weight, convolution.bias
+        taps = torch.tensor([1.0, 2.0, 1.0], device=self.weight.device) / 4
+        blur = torch.outer(taps, taps).expand(self.in_channels, 1, 3, 3)
+        self.register_buffer("blur", blur.contiguous(), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to what the convolution makes of it, blurred."""
+        return super().forward(F.conv2d(input, self.blur, padding=1, groups=self.in_channels))
+
+
+def add_blur_pool(network: nn.Module) -> None:
+    """Blur the input of each strided convolution of 16 input channels or more, in place."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if (
+                isinstance(child, nn.Conv2d)
+                and max(child.stride) > 1
+                and child.in_channels >= LEAST_CHANNELS
+            ):
+                setattr(parent, name, BlurPoolConv2d(child))
