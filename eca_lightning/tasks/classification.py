@@ -1,9 +1,12 @@
 """Image classification."""
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -11,36 +14,79 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.utilities import dim_zero_cat
 
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.tasks.optimisation import parameter_groups, scale_learning_rate
+from eca_lightning.backbones.blocks import describe_tails
+from eca_lightning.tasks.losses import LossName, classification_loss
+from eca_lightning.tasks.mixing import Mixing
+from eca_lightning.tasks.optimisation import (
+    horizon_in_steps,
+    parameter_groups,
+    scale_learning_rate,
+)
 
 Batch = tuple[Tensor, Tensor]
-"""Images (N, C, H, W) uint8 and labels (N,) int64; the label -1 marks rows that only pad a rank."""
+"""Images (N, C, H, W) uint8 and labels (N,) int64; the label -1 marks rows that fill up a batch."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ExactMean(Metric):
+    """The mean of all values, in which their order, batches and ranks leave no trace.
+
+    torchmetrics' MeanMetric adds up in float32, or in bfloat16 where the precision is
+    ``bf16-true``, and leaves out what is not a number. Here all values are kept, four bytes each,
+    and added up on the CPU by `math.fsum`, whose sum is exact before its one rounding to float64.
+    """
+
+    values: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("values", [], dist_reduce_fx="cat")
+
+    def update(self, values: Tensor) -> None:
+        """Add values of shape ``(N,)``; N may be 0."""
+        self.values.append(values)
+
+    def compute(self) -> Tensor:
+        """The mean, float32, without dimensions; not a number without values."""
+        values = dim_zero_cat(self.values).tolist()
+        mean = math.fsum(values) / len(values) if values else math.nan
+        return torch.tensor(mean, dtype=torch.float32, device=self.device)
 
 
 class ImageClassifier(LightningModule):
     """Trains and scores a classification backbone.
 
     Logs ``train/loss`` and ``train/top1``, and ``loss``, ``top1`` and ``top5`` of ``val`` and
-    ``test``. Every figure counts each image once, whatever the batch size or number of ranks.
+    ``test``. These count each image once, and are equal to the last digit on any number of ranks;
+    their loss is the cross-entropy, whatever the training's. With ``mixing`` there is no
+    ``train/top1``, as no one label is right.
+
+    Dropout, mixing and all else that is random in a training step follow from the run's seed, the
+    epoch, the batch and the rank, so that a resumed run draws what an uninterrupted one would have.
 
     Args:
         backbone: The network, as data; see :class:`eca_lightning.backbones.BackboneConfig`.
         optimizer: Builds the optimizer from parameter groups.
         lr_scheduler: Builds the learning rate schedule from the optimizer.
         lr_interval: Whether the schedule advances per ``epoch`` or per optimizer ``step``. With
-            ``step`` it is also given the run's number of steps, as ``total_steps``.
+            ``step`` it is also given ``total_steps`` and ``steps_per_epoch``, of the optimizer.
         lr_reference_batch: The images a step that the optimizer's learning rate belongs to. The
             linear rule then scales it to the run's batch size x ranks x accumulated batches.
             Default: no scaling.
         exempt_norms_and_biases: No weight decay for normalisation layers and biases.
+        loss: What training minimises; see `eca_lightning.tasks.losses.classification_loss`.
         label_smoothing: Share of each target spread over all classes, in training only.
+        target_threshold: For ``binary_cross_entropy``: training targets above it become 1 and all
+            others 0, so that each class of a mixture is a full yes. Default: as they are.
+        mixing: Train on mixtures of images; see :class:`eca_lightning.tasks.mixing.Mixing`.
+        flip_averaging: Score and predict by the mean logits of each image and its mirror image.
         mean: Mean of each image channel, on the scale from 0 to 1.
         std: Standard deviation of each image channel, on the same scale.
         compile: Run the backbone through ``torch.compile``. Checkpoints are the same either way.
@@ -59,7 +105,11 @@ class ImageClassifier(LightningModule):
         lr_interval: Literal["epoch", "step"] = "epoch",
         lr_reference_batch: int | None = None,
         exempt_norms_and_biases: bool = False,
+        loss: LossName = "cross_entropy",
         label_smoothing: float = 0.0,
+        target_threshold: float | None = None,
+        mixing: Mixing | None = None,
+        flip_averaging: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         compile: bool = False,
@@ -67,6 +117,8 @@ class ImageClassifier(LightningModule):
         super().__init__()
         if isinstance(backbone, dict):  # as checkpoints hold it
             backbone = BackboneConfig(**backbone)
+        if isinstance(mixing, dict):
+            mixing = Mixing(**mixing)
         if not len(mean) == len(std) == backbone.in_channels:
             raise ValueError(
                 f"mean has {len(mean)} and std {len(std)} values, "
@@ -74,15 +126,24 @@ class ImageClassifier(LightningModule):
             )
         if lr_reference_batch is not None and lr_reference_batch < 1:
             raise ValueError(f"lr_reference_batch must be at least 1, got {lr_reference_batch}")
-        self.save_hyperparameters(ignore=["backbone", "optimizer", "lr_scheduler"])
-        self.save_hyperparameters({"backbone": asdict(backbone)})
+        if target_threshold is not None and loss != "binary_cross_entropy":
+            raise ValueError("target_threshold is for loss: binary_cross_entropy: leave one out")
+        # Lightning prefers a checkpoint's to a command's: what only scoring needs is not saved.
+        unsaved = ["backbone", "mixing", "optimizer", "lr_scheduler", "flip_averaging"]
+        self.save_hyperparameters(ignore=unsaved)
+        plain = {"backbone": asdict(backbone), "mixing": asdict(mixing) if mixing else None}
+        self.save_hyperparameters(plain)
         self.class_names: list[str] | None = None
         self.optimizer_builder = optimizer
         self.lr_scheduler_builder = lr_scheduler
         self.lr_interval = lr_interval
         self.lr_reference_batch = lr_reference_batch
         self.exempt_norms_and_biases = exempt_norms_and_biases
+        self.loss = loss
         self.label_smoothing = label_smoothing
+        self.target_threshold = target_threshold
+        self.mixing = mixing
+        self.flip_averaging = flip_averaging
 
         self.backbone = backbone.build().to(memory_format=torch.channels_last)
         if compile:
@@ -95,7 +156,7 @@ class ImageClassifier(LightningModule):
         top1 = MulticlassAccuracy(classes, average="micro", ignore_index=-1)
         top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro", ignore_index=-1)
         self.train_top1 = top1.clone()
-        scores = MetricCollection({"loss": MeanMetric(), "top1": top1, "top5": top5})
+        scores = MetricCollection({"loss": ExactMean(), "top1": top1, "top5": top5})
         self.val_scores = scores.clone(prefix="val/")
         self.test_scores = scores.clone(prefix="test/")
 
@@ -110,31 +171,48 @@ class ImageClassifier(LightningModule):
                 f"set model.backbone.num_classes to {len(names)}"
             )
         self.class_names = names
+        if stage == "fit":
+            rank_zero_info(describe_tails(self.backbone))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (N, C, H, W) to logits (N, num_classes)."""
+        return self._network(self._normalise(images))
+
+    def _normalise(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8:
             raise TypeError(
                 f"images are {images.dtype}, but must be uint8: the model normalises them itself"
             )
-        normalised = (images - self.mean) / self.std
-        return self.backbone(normalised.contiguous(memory_format=torch.channels_last))
+        return (images - self.mean) / self.std
+
+    def _network(self, inputs: Tensor) -> Tensor:
+        return self.backbone(inputs.contiguous(memory_format=torch.channels_last))
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Seed torch's generators, whose state no checkpoint holds, from the place in the run."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        place = np.random.SeedSequence((seed, self.current_epoch, batch_index, self.global_rank))
+        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the mean loss of a batch."""
         images, labels = batch
-        logits = self(images)
-        loss = F.cross_entropy(
-            logits, labels, ignore_index=-1, label_smoothing=self.label_smoothing
+        inputs, targets = self._normalise(images), labels
+        if self.mixing is not None:
+            inputs, targets = self.mixing(inputs, labels, self.hparams["backbone"]["num_classes"])
+        logits = self._network(inputs)
+        loss = classification_loss(
+            logits, targets, self.loss, self.label_smoothing, self.target_threshold
         )
-        self.train_top1.update(logits, labels)
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
+        if self.mixing is None:
+            self.train_top1.update(logits, labels)
+            self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
         return loss
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Score a batch."""
-        self._score(self.val_scores, batch)
+    def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Score a batch; callbacks are given its logits, (N, num_classes) float32."""
+        return self._score(self.val_scores, batch)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Score a batch."""
@@ -142,17 +220,24 @@ class ImageClassifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the probabilities (N, num_classes) of a batch, float32."""
-        return self(batch[0]).float().softmax(dim=1)
+        return self._scored_logits(batch[0]).softmax(dim=1)
 
-    def _score(self, scores: MetricCollection, batch: Batch) -> None:
-        images, labels = batch
+    def _scored_logits(self, images: Tensor) -> Tensor:
         logits = self(images).float()
+        if self.flip_averaging:
+            logits = (logits + self(images.flip(3)).float()) / 2
+        return logits
+
+    def _score(self, scores: MetricCollection, batch: Batch) -> Tensor:
+        images, labels = batch
+        logits = self._scored_logits(images)
         counted = labels >= 0
         losses = F.cross_entropy(logits[counted], labels[counted], reduction="none")
         scores["loss"].update(losses)
         scores["top1"].update(logits, labels)
         scores["top5"].update(logits, labels)
         self.log_dict(dict(scores.items()), prog_bar=True)
+        return logits
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and its schedule."""
@@ -166,9 +251,7 @@ class ImageClassifier(LightningModule):
             )
         if self.lr_scheduler_builder is None:
             return {"optimizer": optimizer}
-        horizon = {}
-        if self.lr_interval == "step":
-            horizon["total_steps"] = int(self.trainer.estimated_stepping_batches)
+        horizon = horizon_in_steps(self.trainer) if self.lr_interval == "step" else {}
         schedule = self.lr_scheduler_builder(optimizer, **horizon)
         return {
             "optimizer": optimizer,
@@ -203,10 +286,13 @@ class ImageClassifier(LightningModule):
 
 
 def architecture_differences(saved: dict[str, Any], given: dict[str, Any]) -> str:
-    """Say in what the backbone of a checkpoint differs from a config's; empty if in nothing."""
+    """Say in what the backbone of a checkpoint differs from a config's; empty if in nothing.
+
+    How block tails are computed, ``fused``, is no part of the architecture.
+    """
     differences = [
         f"{key} is {saved[key]!r} in the checkpoint and {given[key]!r} here"
         for key in given
-        if key in saved and saved[key] != given[key]
+        if key != "fused" and key in saved and saved[key] != given[key]
     ]
     return "; ".join(differences)

@@ -1,7 +1,9 @@
-"""Parameter groups and the scaling of learning rates."""
+"""Parameter groups, the scaling of learning rates and the length of a run."""
 
+import math
 from typing import Any
 
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
@@ -49,3 +51,27 @@ def scale_learning_rate(optimizer: Optimizer, batch: int, reference_batch: int) 
     for group in optimizer.param_groups:
         group["lr"] *= batch / reference_batch
     return optimizer.param_groups[0]["lr"]
+
+
+def horizon_in_steps(trainer: Trainer) -> dict[str, int]:
+    """Count the optimizer steps that a schedule is stretched over.
+
+    Args:
+        trainer: A trainer that is about to fit.
+
+    Returns:
+        ``total_steps`` of the run and ``steps_per_epoch``.
+
+    Raises:
+        ValueError: If the run or its training set has no known end.
+    """
+    total_steps = trainer.estimated_stepping_batches  # sets num_training_batches as well
+    batches = trainer.num_training_batches
+    if math.isinf(total_steps) or math.isinf(batches):
+        raise ValueError(
+            "lr_interval: step needs a run and a training set of known length: "
+            "set trainer.max_epochs, or leave lr_interval out"
+        )
+    # Lightning steps after the last batch of an epoch, however few batches it has accumulated.
+    steps_per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+    return {"total_steps": int(total_steps), "steps_per_epoch": steps_per_epoch}

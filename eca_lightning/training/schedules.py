@@ -1,57 +1,112 @@
-"""Learning rate schedules that torch does not have in the form that a config needs."""
+"""The learning rate of each optimizer step, as a function of nothing but the step."""
 
 import math
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
+
+Decay = Literal["linear", "cosine", "step", "exponential"]
 
 
-class OneCycle(OneCycleLR):
-    """One warm-up and one decay over the whole run (Smith & Topin, arXiv 1708.07120), per step.
+class WarmupThenDecay(LRScheduler):
+    """Rises to the optimizer's learning rate over the first epochs, then decays to the run's end.
 
-    torch's OneCycleLR, except that the peak is the optimizer's own learning rate, after scaling,
-    and momentum stays as it is. Use it with ``lr_interval: step``.
+    Epochs are fractions of steps here: step t belongs to epoch t / steps_per_epoch, and all shapes
+    are interpolated per step, as in FFCV's recipes. torch would need three schedulers chained, each
+    of which counts its own steps. Use it with ``lr_interval: step``.
 
     Args:
-        optimizer: The optimizer.
+        optimizer: The optimizer; its learning rates, after scaling, are the peaks.
         total_steps: Optimizer steps of the run; the task fills it in.
-        warmup_fraction: Part of the run in which the learning rate rises.
-        anneal_strategy: Shape of rise and decay: ``cos`` or ``linear``.
-        start_fraction: First learning rate as a fraction of the peak.
-        end_fraction: Last learning rate as a fraction of the peak.
+        steps_per_epoch: Optimizer steps of an epoch; the task fills it in.
+        decay: ``linear`` and ``cosine`` reach ``end_fraction`` of the peak after the last step,
+            ``step`` multiplies by ``gamma`` at each milestone, ``exponential`` by ``gamma`` over
+            each epoch after the warm-up.
+        warmup_epochs: Length of the rise; 0 starts at the peak.
+        warmup: Shape of the rise, ``linear`` or half a ``cosine``.
+        start_fraction: First learning rate of the rise as a fraction of the peak.
+        end_fraction: For ``linear`` and ``cosine``, the end as a fraction of the peak.
+        milestones: For ``step``, epochs counted from the run's first.
+        gamma: For ``step`` and ``exponential``.
 
     Raises:
-        ValueError: If there is no number of steps, or a checkpoint's is another one.
+        ValueError: If the number of steps is missing or a checkpoint's is another one, or an option
+            is out of range or of another decay.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
         total_steps: int | None = None,
-        warmup_fraction: float = 0.3,
-        anneal_strategy: str = "cos",
-        start_fraction: float = 0.04,
-        end_fraction: float = 4e-6,
+        steps_per_epoch: float | None = None,
+        decay: Decay = "cosine",
+        warmup_epochs: float = 0.0,
+        warmup: Literal["linear", "cosine"] = "linear",
+        start_fraction: float = 0.01,
+        end_fraction: float = 0.0,
+        milestones: Sequence[float] = (),
+        gamma: float | None = None,
     ) -> None:
-        if total_steps is None:
-            raise ValueError("OneCycle needs the number of steps: set model lr_interval: step")
-        super().__init__(
-            optimizer,
-            max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=total_steps,
-            pct_start=warmup_fraction,
-            anneal_strategy=anneal_strategy,  # type: ignore[arg-type]
-            cycle_momentum=False,
-            div_factor=1 / start_fraction,
-            final_div_factor=start_fraction / end_fraction if end_fraction else math.inf,
-        )
+        if total_steps is None or steps_per_epoch is None:
+            raise ValueError("WarmupThenDecay needs to know the steps: set model lr_interval: step")
+        if warmup_epochs < 0 or not 0 <= start_fraction <= 1 or not 0 <= end_fraction <= 1:
+            raise ValueError(
+                "WarmupThenDecay: warmup_epochs must be at least 0 and both fractions from 0 to 1, "
+                f"got {warmup_epochs}, {start_fraction} and {end_fraction}"
+            )
+        if (decay == "step") != bool(milestones) or list(milestones) != sorted(milestones):
+            raise ValueError(
+                "WarmupThenDecay: give rising milestones with decay: step and with no other, "
+                f"got {list(milestones)} with decay: {decay}"
+            )
+        if (decay in ("step", "exponential")) != (gamma is not None):
+            raise ValueError(
+                "WarmupThenDecay: give gamma with decay: step or exponential and with no other, "
+                f"got {gamma} with decay: {decay}"
+            )
+        self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.decay = decay
+        self.warmup_epochs = warmup_epochs
+        self.warmup = warmup
+        self.start_fraction = start_fraction
+        self.end_fraction = end_fraction
+        self.milestones = list(milestones)
+        self.gamma = 1.0 if gamma is None else gamma
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        """The learning rate at an optimizer step, from 0, as a fraction of the peak."""
+        epoch = step / self.steps_per_epoch
+        if epoch < self.warmup_epochs:
+            risen = _progress(self.warmup, epoch / self.warmup_epochs)
+            return self.start_fraction + (1 - self.start_fraction) * risen
+        if self.decay == "step":
+            return self.gamma ** bisect_right(self.milestones, epoch)
+        since_warmup = epoch - self.warmup_epochs
+        if self.decay == "exponential":
+            return self.gamma**since_warmup
+        length = self.total_steps / self.steps_per_epoch - self.warmup_epochs
+        fallen = _progress(self.decay, since_warmup / length if since_warmup < length else 1.0)
+        return 1 - (1 - self.end_fraction) * fallen
+
+    def get_lr(self) -> list[Any]:
+        """The learning rate of each parameter group at the present step."""
+        return [peak * self.factor(self.last_epoch) for peak in self.base_lrs]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint stopped."""
-        if state_dict["total_steps"] != self.total_steps:
+        steps = state_dict.get("total_steps")
+        if steps != self.total_steps:
             raise ValueError(
-                f"the checkpoint's schedule has {state_dict['total_steps']} steps and this run's "
-                f"{self.total_steps}: resume with the same epochs, batch size and number of ranks"
+                f"the checkpoint's schedule has {steps} steps and this run's {self.total_steps}: "
+                "resume with the same schedule, epochs, batch size and number of ranks"
             )
         super().load_state_dict(state_dict)
+
+
+def _progress(shape: str, share: float) -> float:
+    return share if shape == "linear" else (1 - math.cos(math.pi * share)) / 2

@@ -12,7 +12,7 @@ from PIL import Image
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.data import FFCVDataModule, ImageFolderDataModule, write_image_folder
 from eca_lightning.tasks import ImageClassifier
-from eca_lightning.training.schedules import OneCycle
+from eca_lightning.training.schedules import WarmupThenDecay
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def train(data, folder, checkpoint=None, interval="step"):
     seed_everything(0, verbose=False)
     model = ImageClassifier(
         BackboneConfig("resnet20", "eca", num_classes=2),
-        lr_scheduler=OneCycle if interval == "step" else None,
+        lr_scheduler=WarmupThenDecay if interval == "step" else None,
         lr_interval=interval,
     )
     saver = ModelCheckpoint(folder, "{step:02}", every_n_train_steps=3, save_top_k=-1)

@@ -1,0 +1,29 @@
+"""The learning rate, where there is a logger.
+
+Lightning's LearningRateMonitor refuses to run without a logger: ``--trainer.logger false`` would
+stop every recipe that has it among its callbacks.
+"""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor as LightningsLearningRateMonitor
+
+
+class LearningRateMonitor(LightningsLearningRateMonitor):
+    """Logs the learning rate of each parameter group as ``lr-SGD/pg1`` and so on."""
+
+    def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Find the names of the optimizers and schedules."""
+        if trainer.loggers:
+            super().on_train_start(trainer, *args, **kwargs)
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Log what schedules by the step have set."""
+        if trainer.loggers:
+            super().on_train_batch_start(trainer, *args, **kwargs)
+
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Log what schedules by the epoch have set."""
+        if trainer.loggers:
+            super().on_train_epoch_start(trainer, *args, **kwargs)

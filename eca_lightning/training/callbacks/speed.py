@@ -1,0 +1,120 @@
+"""How fast a run trains, and whether it waits for its data.
+
+Lightning's ThroughputMonitor does not fit: it stops the CPU at every step until the GPU has caught
+up, tells nothing of the data, counts batches of different sizes as equal, and needs a function that
+YAML cannot hold.
+"""
+
+from time import perf_counter
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from eca_lightning.training.callbacks.summaries import is_logging_step
+
+FETCH = "train_dataloader_next"
+"""How the name ends by which Lightning's loop tells the profiler that it asks for a batch."""
+
+
+class SpeedMonitor(Callback):
+    """Logs ``train/images_per_s`` and, in the progress bar as well, ``train/data_wait``.
+
+    Both are means over the steps since they were last logged. The images of all ranks are counted.
+    The wait is the fraction of the time, from 0 to 1, in which the training loop could do nothing
+    but wait for the loader, on the rank that waits most: if it is far from 0, the GPU starves, and
+    the loader needs more workers or images that are cheaper to decode. What happens between the
+    steps' last batch and the next one's request (validation, checkpoints) counts for neither.
+    """
+
+    def __init__(self) -> None:
+        self._profiler: Any = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self._images = 0
+        self._seconds = 0.0
+        self._waited = 0.0
+        self._running_since: float | None = None
+        self._asked_at = 0.0
+        self._logged_step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Listen in when the loop tells the profiler that it waits for data."""
+        if stage != "fit" or self._profiler is not None:
+            return
+        untyped: Any = trainer
+        profiler = self._profiler = untyped.profiler
+        start, stop = profiler.start, profiler.stop
+
+        def start_and_note(action_name: str) -> None:
+            start(action_name)
+            if action_name.endswith(FETCH):
+                self._asked_at = perf_counter()
+                if self._running_since is None:
+                    self._running_since = self._asked_at
+
+        def stop_and_note(action_name: str) -> None:
+            if action_name.endswith(FETCH):
+                self._waited += perf_counter() - self._asked_at
+            stop(action_name)
+
+        # Not a profiler around the profiler: the trainer and its user would miss the one they set.
+        profiler.start, profiler.stop = start_and_note, stop_and_note
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the profiler as it was."""
+        self._release()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the profiler as it was."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._profiler is not None:
+            del self._profiler.start, self._profiler.stop
+            self._profiler = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the run before."""
+        self._restart()
+        self._logged_step = trainer.global_step
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock until a training batch is asked for."""
+        self._pause()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock until a training batch is asked for."""
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._running_since is not None:
+            self._seconds += perf_counter() - self._running_since
+            self._running_since = None
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Count the images of a batch, and log at the logger's interval."""
+        self._images += len(batch[0])
+        step = trainer.global_step  # unchanged while gradients are accumulated
+        if step == self._logged_step or not is_logging_step(trainer, step):
+            return
+        now = perf_counter()
+        since = now if self._running_since is None else self._running_since
+        seconds = self._seconds + now - since
+        speed, wait = self._images / seconds, self._waited / seconds
+        pl_module.log("train/images_per_s", speed, sync_dist=True, reduce_fx="sum")
+        # The bar has the steps a second already.
+        pl_module.log("train/data_wait", wait, prog_bar=True, sync_dist=True, reduce_fx="max")
+        self._restart()
+        self._running_since = now
+        self._logged_step = step

@@ -1,0 +1,54 @@
+"""What the callbacks that write to TensorBoard share."""
+
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+if TYPE_CHECKING:  # its import takes half a second, which only a run that writes needs
+    from torch.utils.tensorboard import SummaryWriter
+
+
+def tensorboard_logger(trainer: Trainer) -> TensorBoardLogger | None:
+    """The run's TensorBoard logger; None without one, and while validation is only tried out."""
+    if trainer.sanity_checking:
+        return None
+    loggers = (logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
+    return next(loggers, None)
+
+
+def summary_writer(trainer: Trainer) -> "SummaryWriter | None":
+    """The writer of :func:`tensorboard_logger`.
+
+    Ranks other than zero get one that writes nothing, so that all ranks take the same way through
+    collective operations.
+    """
+    logger = tensorboard_logger(trainer)
+    return logger.experiment if logger else None
+
+
+def is_logging_step(trainer: Trainer, step: int) -> bool:
+    """Whether the metrics of an optimizer step, counted from 1, are logged."""
+    untyped: Any = trainer
+    interval = untyped.log_every_n_steps
+    return interval > 0 and step % interval == 0
+
+
+@cache
+def can_draw() -> bool:
+    """Whether matplotlib is installed; if not, say once what is missed."""
+    if find_spec("matplotlib"):
+        return True
+    rank_zero_info("TensorBoard gets no figures: install matplotlib to have them")
+    return False
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A table as TensorBoard's text page shows it; vertical bars in cells are kept."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "&#124;") for cell in line) + " |" for line in lines
+    )

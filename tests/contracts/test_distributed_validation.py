@@ -1,0 +1,67 @@
+"""Validation gives the same figures, to the last digit, on any number of ranks."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eca_lightning.data import write_image_folder
+
+CLASSES = 7
+SAMPLES = 26
+"""In batches of four: two rows of the seventh are padding, and on two or three ranks whole ones."""
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    """What the driver found on each number of ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    rng = np.random.default_rng(0)
+    for sample in range(SAMPLES):
+        path = folder / "images" / f"{sample % CLASSES}" / f"{sample}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24, 20, 3), np.uint8)).save(path)
+    if find_spec("ffcv"):
+        write_image_folder(folder / "images", folder / "images.beton", mode="raw")
+    driver = Path(__file__).with_name("distributed_validation.py")
+    found = {}
+    for ranks in (2, 1, 3):  # one rank takes up what two have trained
+        done = subprocess.run(
+            [sys.executable, str(driver), str(folder), str(ranks)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_OPT": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[ranks] = json.loads((folder / f"{ranks}.json").read_text())
+    return found
+
+
+@pytest.fixture(params=["folder", "ffcv"])
+def module(request):
+    if request.param == "ffcv":
+        pytest.importorskip("ffcv")
+    return request.param
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_ranks_leave_no_trace_in_the_figures(figures, module, stage, ranks):
+    (alone,) = figures[1][f"{module} {stage}"]
+    prefix = "val" if stage == "validate" else "test"
+    assert set(alone) == {f"{prefix}/{name}" for name in ("loss", "top1", "top5")}
+    assert 0 < alone[f"{prefix}/top5"] < 1
+    assert figures[ranks][f"{module} {stage}"] == [alone]
+
+
+def test_validation_within_a_run_on_two_ranks_is_that_of_its_weights(figures, module):
+    assert figures[2][f"{module} trained"] == figures[1][f"{module} trained"]
+    assert figures[2][f"{module} trained"] != figures[2][f"{module} validate"]  # it has learnt
