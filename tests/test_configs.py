@@ -13,9 +13,12 @@ from eca_lightning.lightning_cli import lightning_cli
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 RUNS = [QUICKSTART, *sorted(CONFIGS.glob("imagenet/*.yaml"))]
+SMALL_RUNS = sorted(CONFIGS.glob("fashion_mnist/*.yaml"))
+TASKS = sorted(CONFIGS.glob("tasks/*.yaml"))
 MODELS = sorted(CONFIGS.glob("models/*.yaml"))
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
-HARDWARE = [path for path in sorted(CONFIGS.glob("trainer/*.yaml")) if path.stem != "callbacks"]
+CALLBACKS = sorted(CONFIGS.glob("trainer/callbacks*.yaml"))
+HARDWARE = sorted(set(CONFIGS.glob("trainer/*.yaml")) - set(CALLBACKS))
 
 
 def build(*arguments):
@@ -36,15 +39,16 @@ def _eight_gpus(monkeypatch):
 
 
 def test_no_config_is_left_out():
-    together = {*RUNS, *MODELS, *DATA, *HARDWARE, CONFIGS / "trainer" / "callbacks.yaml"}
+    together = {*RUNS, *SMALL_RUNS, *TASKS, *MODELS, *DATA, *HARDWARE, *CALLBACKS}
     assert together == set(CONFIGS.rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*RUNS, *SMALL_RUNS], ids=lambda path: path.stem)
 def test_run(path):
     cli = build("--config", path, "--trainer.accelerator", "cpu")
     assert cli.trainer.max_epochs > 0
-    assert cli.trainer.logger.name == path.stem
+    folder = f"{path.parent.name}_" if path in SMALL_RUNS else ""
+    assert cli.trainer.logger.name == folder + path.stem
     scheduler = cli.config.model.init_args.lr_scheduler
     assert scheduler is not None
 
