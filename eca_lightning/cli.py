@@ -14,7 +14,7 @@ COMMANDS = {
     "predict": "write the best classes of each image of a folder to a CSV file",
     "data": "write, verify and describe .beton files",
     "models": "list the models of the paper: parameters and FLOPs, ours beside its own",
-    "benchmark": "time data loaders, ours beside others",
+    "benchmark": "time data loaders and networks, ours beside others",
 }
 _INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
 
@@ -73,9 +73,14 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
 
         return models
     if command == "benchmark":
+        from eca_lightning.analysis.model_throughput import benchmark_model
         from eca_lightning.analysis.throughput import benchmark_loader
 
-        return {"_help": COMMANDS["benchmark"], "loader": benchmark_loader}
+        return {
+            "_help": COMMANDS["benchmark"],
+            "loader": benchmark_loader,
+            "model": benchmark_model,
+        }
     from eca_lightning.data.fashion_mnist import write_fashion_mnist
     from eca_lightning.data.image_folder import write_image_folder
     from eca_lightning.data.inspection import info, verify

@@ -1,0 +1,170 @@
+"""What ``benchmark model`` measured, as a table, a CSV file and a bar chart."""
+
+import csv
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+Interval = tuple[float, float, float]
+"""A median and its 95% interval."""
+
+
+@dataclass
+class Result:
+    """The turns of a network in a pass and a mode.
+
+    Attributes:
+        contender: The network's name.
+        pass_: ``train`` or ``inference``.
+        mode: ``eager`` or ``compiled``.
+        parameters: Number of its parameters.
+        rates: Images a second in each turn.
+        saved_bytes: What a training step keeps for its backward pass.
+        peak_bytes: What the device allocated besides what it held, at most.
+        utilisation: Share of the device's peak in each turn.
+    """
+
+    contender: str
+    pass_: str
+    mode: str
+    parameters: int
+    rates: list[float]
+    saved_bytes: int | None = None
+    peak_bytes: int | None = None
+    utilisation: list[float] | None = None
+
+
+def ratio(result: Result, base: Result) -> Interval:
+    """How many times as long a network takes as another in the same round.
+
+    Args:
+        result: The network.
+        base: What it is compared with; its turns are those of the same rounds.
+
+    Returns:
+        The median and its 95% bootstrap interval.
+    """
+    ratios = np.array(base.rates) / np.array(result.rates)
+    draws = np.random.default_rng(0).integers(len(ratios), size=(2000, len(ratios)))
+    low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def report(results: list[Result], title: str, output: Path) -> None:
+    """Write models.csv and models.png and print a table.
+
+    Args:
+        results: All results; in each pass and mode the first is what the others are compared with.
+        title: What was done.
+        output: Folder for the files.
+    """
+    bases: dict[tuple[str, str], Result] = {}
+    rows = []
+    for result in results:
+        base = bases.setdefault((result.pass_, result.mode), result)
+        rows.append(_row(result, base))
+    with (output / "models.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    console = Console()
+    console.print(_table(rows, title, results[0].contender))
+    if find_spec("matplotlib") is None:
+        console.print("No chart: it needs matplotlib (pip install 'eca-lightning\\[notebooks]')")
+    else:
+        _draw(results, bases, title, output / "models.png")
+    console.print(f"Written to {escape(str(output))}")
+
+
+def _row(result: Result, base: Result) -> dict[str, Any]:
+    """A line of the CSV file; what was not measured is left empty."""
+    time, low, high = ratio(result, base)
+    saved = result.saved_bytes
+    return {
+        "contender": result.contender,
+        "pass": result.pass_,
+        "mode": result.mode,
+        "parameters": result.parameters,
+        "turns": len(result.rates),
+        "images_per_s": f"{np.median(result.rates):.2f}",
+        "time_ratio": f"{time:.4f}",
+        "time_ratio_low": f"{low:.4f}",
+        "time_ratio_high": f"{high:.4f}",
+        "saved_mb": "" if saved is None else f"{saved / 1e6:.1f}",
+        "saved_ratio": f"{saved / base.saved_bytes:.4f}" if saved and base.saved_bytes else "",
+        "peak_mb": "" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.1f}",
+        "utilisation": f"{np.median(result.utilisation):.3f}" if result.utilisation else "",
+    }
+
+
+def _table(rows: list[dict[str, Any]], title: str, base: str) -> Table:
+    caption = (
+        f"{rows[0]['turns']} turns. Medians; time: how many times as long as {base}, "
+        "with its 95% interval; saved: activations kept for the backward pass"
+    )
+    table = Table(
+        title=escape(title),
+        caption=escape(caption),
+        box=SIMPLE,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("network", no_wrap=True)
+    shown = ["images/s", "time", "interval", "saved MB", "x"]
+    optional = [("peak_mb", "peak MB"), ("utilisation", "of peak")]
+    extra = [(key, name) for key, name in optional if any(row[key] for row in rows)]
+    for column in (*shown, *(name for _, name in extra)):
+        table.add_column(column, justify="right", no_wrap=True)
+    last = None
+    for row in rows:
+        if (row["pass"], row["mode"]) != last:
+            last = (row["pass"], row["mode"])
+            table.add_section()
+            table.add_row(f"[bold]{row['pass']}, {row['mode']}")
+        table.add_row(
+            row["contender"],
+            f"{float(row['images_per_s']):,.1f}",
+            f"{float(row['time_ratio']):.3f}",
+            f"{float(row['time_ratio_low']):.3f}-{float(row['time_ratio_high']):.3f}",
+            row["saved_mb"],
+            row["saved_ratio"] and f"{float(row['saved_ratio']):.3f}",
+            *(row[key] for key, _ in extra),
+        )
+    return table
+
+
+def _draw(
+    results: list[Result], bases: dict[tuple[str, str], Result], title: str, path: Path
+) -> None:
+    """A panel for each pass and mode: bars of the time ratios, with their intervals."""
+    figure = import_module("matplotlib.figure").Figure(
+        figsize=(3.2 * len(bases) + 1.5, 1.2 + 0.42 * len(results) / len(bases)),
+        layout="constrained",
+    )
+    panels = figure.subplots(1, len(bases), sharey=True, squeeze=False)[0]
+    for axes, ((pass_, mode), base) in zip(panels, bases.items(), strict=True):
+        shown = [r for r in results if (r.pass_, r.mode) == (pass_, mode)]
+        intervals = np.array([ratio(r, base) for r in shown])
+        medians = intervals[:, 0]
+        colours = ["0.6" if r is base else "C0" for r in shown]
+        errors = np.abs(intervals[:, 1:].T - medians)
+        bars = axes.barh([r.contender for r in shown], medians, xerr=errors, color=colours)
+        axes.bar_label(bars, labels=[f"{m:.3f}" for m in medians], padding=4, fontsize="small")
+        axes.axvline(1, color="0.4", linewidth=0.8)
+        # From a little below the quickest: what matters is a few hundredths.
+        low, high = min(1, intervals[:, 1].min()), max(1, intervals[:, 2].max())
+        margin = 0.25 * max(high - low, 0.04)
+        axes.set_xlim(max(0, low - margin), high + 2 * margin)
+        axes.set_title(f"{pass_}, {mode}", fontsize="medium")
+        axes.set_xlabel(f"time / {base.contender}")
+    panels[0].invert_yaxis()
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=150)
