@@ -147,7 +147,9 @@ class ImageClassifier(LightningModule):
 
         self.backbone = backbone.build().to(memory_format=torch.channels_last)
         if compile:
-            self.backbone.compile()  # in place: a wrapper would leave its prefix in every key
+            # In place: a wrapper would leave its prefix in every key. Once for each size of images,
+            # of which a run has a few: kernels for any size would be slower, all the time.
+            self.backbone.compile(dynamic=False)
         for name, values in (("mean", mean), ("std", std)):
             on_byte_scale = 255 * torch.tensor(values).view(1, -1, 1, 1)
             self.register_buffer(name, on_byte_scale, persistent=False)
