@@ -25,7 +25,6 @@ PYTHONS = ["3.10", "3.11", "3.12"]
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 JOBS = WORKFLOW["jobs"]
-# But for matplotlib, which torchmetrics imports by itself wherever it finds it.
 BROUGHT_BY_EXTRAS = ["cv2", "ffcv", "nbclient", "numba", "onnx", "onnxruntime"]
 BROUGHT_BY_EXTRAS += ["onnxscript", "pycocotools", "safetensors", "timm"]
 

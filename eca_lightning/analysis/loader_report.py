@@ -3,12 +3,11 @@
 import csv
 import os
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
@@ -74,10 +73,7 @@ def report(results: list[Result], title: str, output: Path) -> None:
         if row["failure"]:
             failed = f"{row['contender']}, {row['workers']} workers, failed: {row['failure']}"
             console.print(escape(failed), style="red")
-    if find_spec("matplotlib") is None:
-        console.print("No chart: it needs matplotlib (pip install 'eca-lightning\\[notebooks]')")
-    else:
-        _draw(results, title, output / "loaders.png")
+    _draw(results, title, output / "loaders.png")
     console.print(f"Written to {escape(str(output))}")
 
 
@@ -162,7 +158,7 @@ def _draw(results: list[Result], title: str, path: Path) -> None:
     """Bars of the medians, one colour for each number of workers, with whiskers from min to max."""
     names = list(dict.fromkeys(result.contender for result in results))
     workers = list(dict.fromkeys(result.work.num_workers for result in results))
-    figure = import_module("matplotlib.figure").Figure(figsize=(8, 1.5 + 0.7 * len(names)))
+    figure = Figure(figsize=(8, 1.5 + 0.7 * len(names)))
     axes = figure.subplots()
     thickness = 0.8 / len(workers)
     for group, count in enumerate(workers):

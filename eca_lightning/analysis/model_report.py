@@ -2,12 +2,11 @@
 
 import csv
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
@@ -77,10 +76,7 @@ def report(results: list[Result], title: str, output: Path) -> None:
         writer.writerows(rows)
     console = Console()
     console.print(_table(rows, title, results[0].contender))
-    if find_spec("matplotlib") is None:
-        console.print("No chart: it needs matplotlib (pip install 'eca-lightning\\[notebooks]')")
-    else:
-        _draw(results, bases, title, output / "models.png")
+    _draw(results, bases, title, output / "models.png")
     console.print(f"Written to {escape(str(output))}")
 
 
@@ -145,7 +141,7 @@ def _draw(
     results: list[Result], bases: dict[tuple[str, str], Result], title: str, path: Path
 ) -> None:
     """A panel for each pass and mode: bars of the time ratios, with their intervals."""
-    figure = import_module("matplotlib.figure").Figure(
+    figure = Figure(
         figsize=(3.2 * len(bases) + 1.5, 1.2 + 0.42 * len(results) / len(bases)),
         layout="constrained",
     )

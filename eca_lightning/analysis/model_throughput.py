@@ -46,7 +46,7 @@ def benchmark_model(
     The networks take turns, so that a change of the machine's speed meets all; the order of a round
     is turned with each round. Ratios compare the turns of a round with those of the first network;
     their intervals are 95% bootstrap intervals of the median. The output folder gets models.csv and
-    models.png (with matplotlib).
+    models.png.
 
     Args:
         contenders: Networks to compare, the first being what the others are compared with: names

@@ -49,7 +49,7 @@ def benchmark_loader(
     Each loader has a process of its own, which sleeps while the others take their turns. After a
     first turn that does not count (it compiles), they alternate, so that a change of the machine's
     speed meets all. One that fails or hangs is listed as failed. The output folder gets
-    loaders.csv, loaders.png (with matplotlib) and loaders.log, all that the loaders print.
+    loaders.csv, loaders.png and loaders.log, all that the loaders print.
 
     Args:
         data: A .beton or a folder of class folders.

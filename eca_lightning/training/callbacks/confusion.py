@@ -1,16 +1,14 @@
 """Which classes a classifier takes for one another."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from eca_lightning.training.callbacks.summaries import can_draw, markdown_table, summary_writer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from eca_lightning.training.callbacks.summaries import markdown_table, summary_writer
 
 
 class ConfusionReport(Callback):
@@ -59,7 +57,7 @@ class ConfusionReport(Callback):
         names = getattr(pl_module, "class_names", None) or list(map(str, range(len(counts))))
         step = trainer.global_step
         writer.add_text("val/most_confused", most_confused(counts, names, self.pairs), step)
-        if len(counts) <= self.max_drawn and can_draw():
+        if len(counts) <= self.max_drawn:
             writer.add_figure("val/confusion_matrix", draw(counts, names), step)
 
 
@@ -84,15 +82,13 @@ def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:
     return markdown_table(["true class", "taken for", "images", "share of the class"], rows)
 
 
-def draw(counts: Tensor, names: list[str]) -> "Figure":
+def draw(counts: Tensor, names: list[str]) -> Figure:
     """The matrix, each row in per cent of its class.
 
     Args:
         counts: Images of each true class (row) that were taken for each class (column), int64.
         names: Name of each class.
     """
-    from matplotlib.figure import Figure
-
     shares = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     classes = len(counts)
     side = 2 + 0.36 * min(classes, 15) + 0.15 * max(classes - 15, 0)

@@ -23,6 +23,7 @@ _WITHOUT_EFFECT = (
     "compile",
     "decoder",
     "eval_batch_size",
+    "fused",
     "num_workers",
     "os_cache",
 )

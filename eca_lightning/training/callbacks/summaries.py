@@ -1,12 +1,9 @@
 """What the callbacks that write to TensorBoard share."""
 
-from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
 
 if TYPE_CHECKING:  # its import takes half a second, which only a run that writes needs
     from torch.utils.tensorboard import SummaryWriter
@@ -35,15 +32,6 @@ def is_logging_step(trainer: Trainer, step: int) -> bool:
     untyped: Any = trainer
     interval = untyped.log_every_n_steps
     return interval > 0 and step % interval == 0
-
-
-@cache
-def can_draw() -> bool:
-    """Whether matplotlib is installed; if not, say once what is missed."""
-    if find_spec("matplotlib"):
-        return True
-    rank_zero_info("TensorBoard gets no figures: install matplotlib to have them")
-    return False
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

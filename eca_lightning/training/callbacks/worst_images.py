@@ -2,17 +2,15 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from eca_lightning.training.callbacks.summaries import can_draw, summary_writer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from eca_lightning.training.callbacks.summaries import summary_writer
 
 
 @dataclass
@@ -74,7 +72,7 @@ class WorstImages(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the worst so far, on the device; the step's output are its logits, (N, classes)."""
-        if summary_writer(trainer) is None or not can_draw():
+        if summary_writer(trainer) is None:
             return
         images, labels = batch
         losses = F.cross_entropy(outputs, labels, reduction="none", ignore_index=-1)
@@ -100,10 +98,8 @@ class WorstImages(Callback):
             writer.add_figure("val/worst", draw(worst, names), trainer.global_step)
 
 
-def draw(worst: Scored, names: list[str] | None) -> "Figure":
+def draw(worst: Scored, names: list[str] | None) -> Figure:
     """A grid of images with their true class, predicted class and loss."""
-    from matplotlib.figure import Figure
-
     columns = min(4, len(worst.losses))
     rows = ceil(len(worst.losses) / columns)
     figure = Figure((1.5 * columns, 2 * rows), dpi=110, layout="constrained")

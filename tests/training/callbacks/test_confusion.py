@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eca_lightning.training.callbacks import ConfusionReport, summaries
+from eca_lightning.training.callbacks import ConfusionReport
 from eca_lightning.training.callbacks.confusion import draw, most_confused
 
 NAMES = ["cat", "dog", "bird|bat"]
@@ -55,15 +55,3 @@ def test_many_classes_are_listed_but_not_drawn(fit):
     events = fit(ConfusionReport(max_drawn=2), limit_train_batches=1)
     assert events.tags("images") == []
     assert events.texts("val/most_confused")
-
-
-def test_without_matplotlib_it_says_so_once(fit, monkeypatch, caplog):
-    monkeypatch.setattr(summaries, "find_spec", lambda name: None)
-    summaries.can_draw.cache_clear()
-    with caplog.at_level("INFO"):
-        events = fit(ConfusionReport(), limit_train_batches=2, val_check_interval=1)
-    summaries.can_draw.cache_clear()
-    assert events.tags("images") == []
-    assert len(events.texts("val/most_confused")) == 2
-    said = [record for record in caplog.records if "install matplotlib" in record.message]
-    assert len(said) == 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eca_lightning.training.callbacks import WorstImages, summaries, worst_images
+from eca_lightning.training.callbacks import WorstImages, worst_images
 
 
 @pytest.fixture
@@ -58,14 +58,6 @@ def test_each_image_is_drawn_with_its_classes():
     assert [a.images[0].get_array().max() for a in shown] == [0, 1, 2, 3, 4]
     assert shown[0].get_title() == "cat\ntaken for dog\nloss 4.00"
     assert worst_images.draw(worst, None).axes[0].get_title().startswith("0\ntaken for 1")
-
-
-def test_without_matplotlib_nothing_is_kept(drawn, fit, monkeypatch):
-    monkeypatch.setattr(summaries, "find_spec", lambda name: None)
-    summaries.can_draw.cache_clear()
-    events = fit(WorstImages(), limit_train_batches=1)
-    summaries.can_draw.cache_clear()
-    assert events.tags("images") == drawn == []
 
 
 def test_number_of_images_must_be_positive():
