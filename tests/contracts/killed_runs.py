@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.data import FFCVDataModule
+from eca_lightning.data import streaming as _streaming  # noqa: F401  importing FFCV takes seconds
 from eca_lightning.tasks import ImageClassifier
 
 STEPS_AN_EPOCH = 10

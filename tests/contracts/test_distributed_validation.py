@@ -13,6 +13,8 @@ from PIL import Image
 
 from eca_lightning.data import write_image_folder
 
+pytestmark = pytest.mark.timeout(900)  # six processes are started, half a minute on a quiet machine
+
 CLASSES = 7
 SAMPLES = 26
 """In batches of four: two rows of the seventh are padding, and on two or three ranks whole ones."""
@@ -38,7 +40,6 @@ def figures(tmp_path_factory):
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         found[ranks] = json.loads((folder / f"{ranks}.json").read_text())

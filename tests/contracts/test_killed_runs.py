@@ -15,6 +15,8 @@ pytest.importorskip("ffcv")
 from eca_lightning.data.sidecar import Encoding
 from eca_lightning.data.writing import write_beton
 
+pytestmark = pytest.mark.timeout(900)  # one minute on a quiet machine
+
 KILLS = 10
 SEED = int(os.environ.get("KILLED_RUNS_SEED", "0"))
 

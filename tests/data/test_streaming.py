@@ -233,8 +233,7 @@ def test_threads_end_with_each_epoch_and_each_break(training):
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("os_cache", [True, False])
-def test_an_interpreter_that_ends_amid_an_epoch_ends_in_peace(raw_beton, os_cache):
+def test_an_interpreter_that_ends_amid_epochs_ends_in_peace(raw_beton):
     program = f"""
 from pathlib import Path
 from eca_lightning.data.beton import check_beton
@@ -242,8 +241,12 @@ from eca_lightning.data.order import BatchOrder
 from eca_lightning.data.streaming import BetonLoader
 from eca_lightning.data.views import View
 info = check_beton(Path({str(raw_beton)!r}))
-batches = iter(BetonLoader(info, View("full", 20, 24), BatchOrder(101, 8), os_cache={os_cache}))
-next(batches)
+loaders = [
+    BetonLoader(info, View("full", 20, 24), BatchOrder(101, 8), os_cache=cached)
+    for cached in (True, False)
+]
+epochs = [iter(loader) for loader in loaders]
+batches = [next(epoch) for epoch in epochs]
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
