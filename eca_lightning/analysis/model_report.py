@@ -1,4 +1,4 @@
-"""What ``benchmark model`` measured, as a table, a CSV file and a bar chart."""
+"""What ``benchmark model`` measured, as a table, a CSV file and a chart."""
 
 import csv
 from dataclasses import dataclass
@@ -57,6 +57,15 @@ def ratio(result: Result, base: Result) -> Interval:
     return float(np.median(ratios)), float(low), float(high)
 
 
+def write_csv(results: list[Result], path: Path) -> None:
+    """Write a line for each result; in each pass and mode they are compared with the first."""
+    rows = _rows(results)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def report(results: list[Result], title: str, output: Path) -> None:
     """Write models.csv and models.png and print a table.
 
@@ -65,19 +74,21 @@ def report(results: list[Result], title: str, output: Path) -> None:
         title: What was done.
         output: Folder for the files.
     """
-    bases: dict[tuple[str, str], Result] = {}
-    rows = []
-    for result in results:
-        base = bases.setdefault((result.pass_, result.mode), result)
-        rows.append(_row(result, base))
-    with (output / "models.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(results, output / "models.csv")
     console = Console()
-    console.print(_table(rows, title, results[0].contender))
-    _draw(results, bases, title, output / "models.png")
+    console.print(_table(_rows(results), title, results[0].contender))
+    _draw(results, _bases(results), title, output / "models.png")
     console.print(f"Written to {escape(str(output))}")
+
+
+def _bases(results: list[Result]) -> dict[tuple[str, str], Result]:
+    """The first result of each pass and mode."""
+    return {(r.pass_, r.mode): r for r in reversed(results)}
+
+
+def _rows(results: list[Result]) -> list[dict[str, Any]]:
+    bases = _bases(results)
+    return [_row(result, bases[result.pass_, result.mode]) for result in results]
 
 
 def _row(result: Result, base: Result) -> dict[str, Any]:
@@ -140,25 +151,25 @@ def _table(rows: list[dict[str, Any]], title: str, base: str) -> Table:
 def _draw(
     results: list[Result], bases: dict[tuple[str, str], Result], title: str, path: Path
 ) -> None:
-    """A panel for each pass and mode: bars of the time ratios, with their intervals."""
+    """A panel for each pass and mode: the time ratios with their intervals."""
     figure = Figure(
         figsize=(3.2 * len(bases) + 1.5, 1.2 + 0.42 * len(results) / len(bases)),
         layout="constrained",
     )
     panels = figure.subplots(1, len(bases), sharey=True, squeeze=False)[0]
-    for axes, ((pass_, mode), base) in zip(panels, bases.items(), strict=True):
+    for axes, ((pass_, mode), base) in zip(panels, reversed(bases.items()), strict=True):
         shown = [r for r in results if (r.pass_, r.mode) == (pass_, mode)]
         intervals = np.array([ratio(r, base) for r in shown])
         medians = intervals[:, 0]
-        colours = ["0.6" if r is base else "C0" for r in shown]
         errors = np.abs(intervals[:, 1:].T - medians)
-        bars = axes.barh([r.contender for r in shown], medians, xerr=errors, color=colours)
-        axes.bar_label(bars, labels=[f"{m:.3f}" for m in medians], padding=4, fontsize="small")
+        names = [r.contender for r in shown]
         axes.axvline(1, color="0.4", linewidth=0.8)
-        # From a little below the quickest: what matters is a few hundredths.
-        low, high = min(1, intervals[:, 1].min()), max(1, intervals[:, 2].max())
-        margin = 0.25 * max(high - low, 0.04)
-        axes.set_xlim(max(0, low - margin), high + 2 * margin)
+        axes.errorbar(medians, names, xerr=errors, fmt="o", capsize=3)
+        for name, value in zip(names, medians, strict=True):
+            axes.annotate(
+                f"{value:.3f}", (value, name), (0, 6), textcoords="offset points", ha="center"
+            )
+        axes.margins(x=0.15, y=0.2)
         axes.set_title(f"{pass_}, {mode}", fontsize="medium")
         axes.set_xlabel(f"time / {base.contender}")
     panels[0].invert_yaxis()

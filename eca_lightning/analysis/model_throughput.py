@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from eca_lightning.analysis.model_contenders import build
-from eca_lightning.analysis.model_report import Result, report
+from eca_lightning.analysis.model_report import Result, report, write_csv
 
 Pass = Literal["train", "inference"]
 Mode = Literal["eager", "compiled"]
@@ -100,6 +100,7 @@ def benchmark_model(
                         racer.turn()
                         progress.advance(bar)
                 results += [racer.result(peak_tflops) for racer in racers]
+                write_csv(results, output / "models.csv")  # compiling may take long, or fail
     title = f"{batch_size} images of {image_size}, precision {precision}, {_describe(place)}"
     report(results, title, output)
 

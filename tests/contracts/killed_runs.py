@@ -30,7 +30,7 @@ STEPS_AN_EPOCH = 10
 CHECKPOINT_EVERY = 3
 FURTHEST = 7
 """Batches that an attempt starts at most: two checkpoints and one more."""
-SECONDS = 60
+SECONDS = 120
 """After which an attempt is taken to hang."""
 
 
