@@ -191,6 +191,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> EpochLoader:
         """Shuffled training batches of this rank, from where a checkpoint stopped."""
         loader = self._train_loader = self._loader("train", self.train_view)
+        loader.trainer = self.trainer
         if self._resume_at is not None:
             loader.load_state_dict(self._resume_at)
             self._resume_at = None

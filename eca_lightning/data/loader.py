@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
@@ -33,6 +34,7 @@ class EpochLoader(ABC):
         view: The same; a new one takes effect at the next epoch. Its size may differ.
         epoch: The epoch that is being, or was last, iterated over.
         batches_done: Batches of this epoch that were handed out.
+        trainer: Who trains on the batches, where someone does.
     """
 
     def __init__(self, order: BatchOrder, view: View) -> None:
@@ -40,6 +42,7 @@ class EpochLoader(ABC):
         self.view = view
         self.epoch = 0
         self.batches_done = 0
+        self.trainer: Trainer | None = None
         self._next_epoch = 0
         self._resume_at: tuple[int, int] | None = None
         self._stream: Generator[Batch] | None = None
@@ -111,8 +114,13 @@ class EpochLoader(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, the same on every rank: prefetched batches do not count as handed out."""
-        return {"epoch": self.epoch, "batches_done": self.batches_done, **self._identity()}
+        """The position, the same on every rank: no batch counts that is not trained on yet."""
+        done = self.batches_done
+        if self.trainer is not None and self.trainer.current_epoch == self.epoch:
+            # OnExceptionCheckpoint saves amid a step that failed, and Lightning then repeats it.
+            progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            done = min(done, progress.processed)
+        return {"epoch": self.epoch, "batches_done": done, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on, at the next iteration, with the batch after the last one handed out.

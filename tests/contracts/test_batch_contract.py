@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, OnExceptionCheckpoint
 from PIL import Image
 
 from eca_lightning.data import FFCVDataModule, ImageFolderDataModule, write_image_folder
@@ -97,11 +97,10 @@ def make_trainer(folder, **options):
         accelerator="cpu",
         devices=1,
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        **{"max_epochs": 3, **options},
+        **{"max_epochs": 3, "enable_checkpointing": False, **options},
     )
 
 
@@ -150,6 +149,29 @@ def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(make_module, tmp
     assert stopped.training_batches == whole.training_batches[:step]
     make_trainer(tmp_path).fit(resumed, datamodule=make_module(), ckpt_path=checkpoint)
     assert resumed.training_batches == whole.training_batches[step:]
+
+
+@pytest.mark.parametrize("hook", ["training_step", "on_after_batch_transfer", "on_train_batch_end"])
+@pytest.mark.parametrize("step", [0, 3, 4, 5, 8])
+def test_a_batch_whose_step_failed_is_seen_again(make_module, tmp_path, step, hook):
+    whole, failing, resumed = Recorder(), Recorder(), Recorder()
+    make_trainer(tmp_path).fit(whole, datamodule=make_module())
+
+    def fail(*arguments):
+        if failing.global_step == step + (hook == "on_train_batch_end"):
+            raise ZeroDivisionError
+        return getattr(Recorder, hook)(failing, *arguments)
+
+    setattr(failing, hook, fail)
+    saver = OnExceptionCheckpoint(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        make_trainer(tmp_path, callbacks=[saver], enable_checkpointing=True).fit(
+            failing, datamodule=make_module()
+        )
+    done = step + (hook == "on_train_batch_end")
+    assert failing.training_batches == whole.training_batches[:done]
+    make_trainer(tmp_path).fit(resumed, datamodule=make_module(), ckpt_path=saver.ckpt_path)
+    assert resumed.training_batches == whole.training_batches[done:]
 
 
 def test_overfitting_repeats_the_same_batches(make_module, tmp_path):

@@ -42,7 +42,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Keep the rows of a batch; rows with index -1 only pad a rank and are left out."""
+        """Keep the rows of a batch; rows with index -1 only fill up a batch and are left out."""
         names = getattr(pl_module, "class_names", None)
         loader: Any = trainer.predict_dataloaders
         # Lightning knows the indices of torch's loaders; ours say them.
