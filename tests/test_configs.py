@@ -1,5 +1,6 @@
 """Every published config, through the program's own parser."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_run(path):
     assert cli.trainer.logger.name == folder + path.stem
     scheduler = cli.config.model.init_args.lr_scheduler
     assert scheduler is not None
+    deepcopy(cli.model)  # as averaging the weights does
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)

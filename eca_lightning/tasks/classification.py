@@ -134,8 +134,9 @@ class ImageClassifier(LightningModule):
         plain = {"backbone": asdict(backbone), "mixing": asdict(mixing) if mixing else None}
         self.save_hyperparameters(plain)
         self.class_names: list[str] | None = None
-        self.optimizer_builder = optimizer
-        self.lr_scheduler_builder = lr_scheduler
+        # Functions, which copies of the module share: what the CLI makes here cannot be copied.
+        self.optimizer_builder = lambda groups: optimizer(groups)
+        self.lr_scheduler_builder = lr_scheduler and (lambda *args, **kw: lr_scheduler(*args, **kw))
         self.lr_interval = lr_interval
         self.lr_reference_batch = lr_reference_batch
         self.exempt_norms_and_biases = exempt_norms_and_biases
