@@ -303,11 +303,13 @@ def test_functional_call_and_function_transforms():
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_vmap_over_residuals():
+@pytest.mark.parametrize("grad", [True, False])
+def test_vmap_over_residuals(grad):
     tail = Tail().double().eval()
     z, residual = (x.detach() for x in maps())
     several = torch.stack([residual, -residual])
-    ours = torch.func.vmap(lambda r: tail(z, r))(several)
+    with torch.set_grad_enabled(grad):
+        ours = torch.func.vmap(lambda r: tail(z, r))(several)
     torch.testing.assert_close(ours, torch.stack([unfused(tail)(z, r) for r in several]))
 
 
