@@ -58,7 +58,8 @@ def benchmark_model(
         modes: As it is, or through torch.compile.
         batch_size: Images of a step.
         image_size: Height and width of the images in pixels.
-        precision: 32 is float32 (with TF32 on GPUs that have it); bf16 and 16 are autocast.
+        precision: 32 is float32, with TF32 where torch's defaults have it, in convolutions on
+            GPUs; bf16 and 16 are autocast.
         device: cpu or cuda; cuda where there is a GPU if None.
         steps: Steps of a turn.
         repeats: Turns of each network that count.
@@ -81,7 +82,6 @@ def benchmark_model(
     work = Work(batch_size, image_size, precision, place, steps)
     if place.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     output.mkdir(parents=True, exist_ok=True)
     results = []
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
