@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eca_lightning.analysis.complexity import complexity
+from eca_lightning.analysis.detector_complexity import detector_table
 from eca_lightning.backbones import BackboneConfig
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -60,12 +61,13 @@ def zoo() -> Iterator[PaperModel]:
 def models(image_size: int = 224) -> None:
     """List the models of the paper: parameters and operations, ours beside the paper's.
 
-    The paper's M is 2^20 parameters, except for a2, gc, gsop1 and aa, which it quotes from their
-    own papers in millions. Its FLOPs are in units of 2^30 (2^20 for MobileNetV2), or of 10^9 where
-    quoted.
+    For classification the paper's M is 2^20 parameters, except for a2, gc, gsop1 and aa, which it
+    quotes from their own papers in millions. Its FLOPs are in units of 2^30 (2^20 for MobileNetV2),
+    or of 10^9 where quoted. For detectors, the second table, its units are decimal.
 
     Args:
-        image_size: Height and width of the image, in pixels; the paper's figures are for 224.
+        image_size: Height and width of the images to be classified, in pixels; the paper's figures
+            are for 224.
     """
     table = Table(title=f"configs/models at {image_size} x {image_size}, one image")
     table.add_column("model")
@@ -91,7 +93,9 @@ def models(image_size: int = 224) -> None:
             model.flops,
             f"{model.top1:.2f}",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(detector_table())
 
 
 def _rows(table: str) -> Iterator[dict[str, str]]:

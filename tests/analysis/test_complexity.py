@@ -61,3 +61,4 @@ def test_models_prints_every_row(capsys, monkeypatch):
     models(image_size=64)
     printed = capsys.readouterr().out
     assert all(name in printed for name in MODELS)
+    assert all(name in printed for name in ("faster_rcnn", "mask_rcnn", "retinanet"))
