@@ -12,7 +12,7 @@ COMMANDS = {
     "validate": "score a checkpoint on the validation images",
     "test": "score a checkpoint on the test images",
     "predict": "write the best classes of each image of a folder to a CSV file",
-    "data": "write, verify and describe .beton files",
+    "data": "write data sets; verify and describe .beton files",
     "models": "list the models of the paper: parameters and FLOPs, ours beside its own",
     "benchmark": "time data loaders and networks, ours beside others",
 }
@@ -81,6 +81,7 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
             "loader": benchmark_loader,
             "model": benchmark_model,
         }
+    from eca_lightning.data.fashion_coco import write_fashion_coco
     from eca_lightning.data.fashion_mnist import write_fashion_mnist
     from eca_lightning.data.image_folder import write_image_folder
     from eca_lightning.data.inspection import info, verify
@@ -88,7 +89,8 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
     return {
         "_help": COMMANDS["data"],
         "write": {
-            "_help": "write images to .beton files",
+            "_help": "write images to .beton files, or compose scenes for object detection",
+            "fashion-coco": write_fashion_coco,
             "fashion-mnist": write_fashion_mnist,
             "image-folder": write_image_folder,
         },

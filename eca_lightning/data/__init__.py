@@ -2,7 +2,9 @@
 
 from eca_lightning.data.augment import Augmentation, ColorJitter, RandomErasing
 from eca_lightning.data.beton import BetonInfo, check_beton
+from eca_lightning.data.coco import CocoDataModule
 from eca_lightning.data.datamodule import ClassificationDataModule
+from eca_lightning.data.fashion_coco import write_fashion_coco
 from eca_lightning.data.fashion_mnist import write_fashion_mnist
 from eca_lightning.data.ffcv_module import FFCVDataModule
 from eca_lightning.data.folder_module import ImageFolderDataModule
@@ -14,6 +16,7 @@ __all__ = [
     "Augmentation",
     "BetonInfo",
     "ClassificationDataModule",
+    "CocoDataModule",
     "ColorJitter",
     "FFCVDataModule",
     "ImageFolderDataModule",
@@ -23,6 +26,7 @@ __all__ = [
     "check_beton",
     "info",
     "verify",
+    "write_fashion_coco",
     "write_fashion_mnist",
     "write_image_folder",
 ]
