@@ -1,10 +1,8 @@
 """The data module of object detection: images annotated as COCO's."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
@@ -20,11 +18,13 @@ from eca_lightning.data.coco_files import read_annotations, require_images
 from eca_lightning.data.datamodule import NEEDED, Split
 from eca_lightning.data.folder_loader import safe_start_method
 from eca_lightning.data.images import existing_folder, list_images
+from eca_lightning.data.loader import EpochLoader
 from eca_lightning.data.options import require_at_least
+from eca_lightning.data.resumable import ResumableDataModule
 from eca_lightning.data.views import View
 
 
-class CocoDataModule(LightningDataModule):
+class CocoDataModule(ResumableDataModule):
     """Images and the objects on them for training, validation, test and prediction.
 
     A batch is ``(images, targets)``, two lists. Images are uint8 of shape ``(3, H, W)``, of any
@@ -83,7 +83,7 @@ class CocoDataModule(LightningDataModule):
         group_by_aspect_ratio: bool = True,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(num_workers, seed)
         below = root or Path()
         self.paths: dict[Split, Path | None] = {
             "train": train and below / train,
@@ -98,18 +98,12 @@ class CocoDataModule(LightningDataModule):
         }
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
         self.masks = masks
         self.flip = flip
         self.group_by_aspect_ratio = group_by_aspect_ratio
-        self.seed = seed
         self._read: dict[Split, CocoAnnotations] = {}
-        self._loaders: list[CocoLoader] = []
-        self._train_loader: CocoLoader | None = None
-        self._resume_at: dict[str, Any] | None = None
 
         require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        require_at_least(0, num_workers=num_workers, seed=seed)
 
     def setup(self, stage: str) -> None:
         """Read and check the annotations of a stage, before a model is built on the device.
@@ -141,12 +135,6 @@ class CocoDataModule(LightningDataModule):
                     + ", ".join(f"{id_} {name}" for id_, name in differing)
                 )
 
-    def teardown(self, stage: str) -> None:
-        """Stop the processes of the loaders."""
-        for loader in self._loaders:
-            loader.close()
-        self._loaders.clear()
-
     @property
     def class_names(self) -> list[str] | None:
         """Name of each label; None where no annotations are there."""
@@ -173,22 +161,9 @@ class CocoDataModule(LightningDataModule):
             "data.train_annotations must exist"
         )
 
-    def train_dataloader(self) -> CocoLoader:
+    def train_dataloader(self) -> EpochLoader:
         """Shuffled training batches of this rank, from where a checkpoint stopped."""
-        loader = self._train_loader = self._loader("train")
-        loader.trainer = self.trainer
-        if self._resume_at is not None:
-            loader.load_state_dict(self._resume_at)
-            self._resume_at = None
-        return loader
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position in the training set, see ClassificationDataModule."""
-        return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on, once the training loader is built, after the last batch that was handed out."""
-        self._resume_at = state_dict.get("train")
+        return self._resumed(self._loader("train"))
 
     def val_dataloader(self) -> CocoLoader | list[CocoLoader]:
         """Validation batches of this rank; an empty list without a validation set."""
@@ -211,7 +186,7 @@ class CocoDataModule(LightningDataModule):
             batch_size=self.eval_batch_size,
             num_workers=workers,
             collate_fn=collate_images,
-            pin_memory=self._on_gpu(),
+            pin_memory=self._device().type == "cuda",
             multiprocessing_context=safe_start_method(workers),
         )
 
@@ -254,7 +229,6 @@ class CocoDataModule(LightningDataModule):
         """Build a loader of this rank and remember to close it."""
         train, trainer = split == "train", self.trainer
         known = self._annotations(split)
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         grouped = train and self.group_by_aspect_ratio
         order = GroupedOrder(
             samples=len(known),
@@ -264,21 +238,12 @@ class CocoDataModule(LightningDataModule):
             train=train,
             # overfit_batches means the same few batches in every epoch.
             shuffle=train and not getattr(trainer, "overfit_batches", 0),
-            seed=seed,
+            seed=self._run_seed(),
             groups=(known.sizes[:, 0] > known.sizes[:, 1]).astype(int) if grouped else None,
         )
         # Of the whole image, whatever its size: what counts here is the flip.
-        view = View("full", 1, 1, flip=train and self.flip, seed=seed)
+        view = View("full", 1, 1, flip=train and self.flip, seed=self._run_seed())
         images = CocoImages(self._path(split, self.paths), known, view)
-        loader = CocoLoader(images, order, self._workers(), self._on_gpu())
+        loader = CocoLoader(images, order, self._workers(), self._device().type == "cuda")
         self._loaders.append(loader)
         return loader
-
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        ranks = self.trainer.num_devices if self.trainer else 1
-        return max(1, len(os.sched_getaffinity(0)) // ranks)
-
-    def _on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

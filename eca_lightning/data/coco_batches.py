@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
 from eca_lightning.data.coco_annotations import CocoAnnotations
-from eca_lightning.data.folder_loader import EpochKeys, SampleKey, safe_start_method
+from eca_lightning.data.folder_loader import FolderLoader, SampleKey
 from eca_lightning.data.images import open_rgb
-from eca_lightning.data.loader import EpochLoader
 from eca_lightning.data.order import PADDING, BatchOrder
 from eca_lightning.data.views import View
 
@@ -158,7 +157,7 @@ def collate_images(rows: list[tuple[Tensor, Target]]) -> DetectionBatch:
     return [image for image, _ in rows], [target for _, target in rows]
 
 
-class CocoLoader(EpochLoader):
+class CocoLoader(FolderLoader):
     """The batches of annotated images for one rank.
 
     Evaluation has the same number of batches on every rank, as a network spread over ranks may
@@ -178,32 +177,11 @@ class CocoLoader(EpochLoader):
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__(order, images.view)
-        self._keys = EpochKeys(images.view)
-        self._batches: DataLoader[Any] = DataLoader(
-            images,
-            batch_sampler=self._keys,
-            num_workers=num_workers,
-            collate_fn=collate_images,
-            pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-            multiprocessing_context=safe_start_method(num_workers),
-        )
+        super().__init__(images, order, num_workers, pin_memory, collate_images)
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Any]:
         """Decode the batches with these indices in the workers."""
-        self._keys.view, self._keys.epoch = self.view, epoch
-        self._keys.batches = [batch[batch != PADDING] for batch in batches]
-        try:
-            yield from self._batches
-        except ValueError as error:
-            # torch puts a worker's traceback into the message; its end is what the worker said.
-            raise ValueError(str(error).strip().rpartition("ValueError: ")[2]) from None
-
-    def close(self) -> None:
-        """End the iteration in progress and the worker processes."""
-        super().close()
-        self._batches._iterator = None
+        yield from super()._open(epoch, [batch[batch != PADDING] for batch in batches])
 
 
 def _read(path: Path) -> Tensor:

@@ -1,12 +1,9 @@
 """What the data modules share: options, checks, views, ranks and loaders."""
 
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -16,6 +13,7 @@ from eca_lightning.data.images import existing_folder, image_size_of, list_image
 from eca_lightning.data.loader import EpochLoader
 from eca_lightning.data.options import require_at_least
 from eca_lightning.data.order import BatchOrder
+from eca_lightning.data.resumable import ResumableDataModule
 from eca_lightning.data.views import View, ViewName
 
 Split = Literal["train", "val", "test", "predict"]
@@ -41,7 +39,7 @@ class Source(Protocol):
         """Number of classes."""
 
 
-class ClassificationDataModule(LightningDataModule, ABC):
+class ClassificationDataModule(ResumableDataModule, ABC):
     """Images and labels for training, validation, test and prediction.
 
     A batch is ``(images, labels)``: images uint8 of shape ``(N, 3, image_size, image_size)`` in
@@ -102,7 +100,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         repeats: int = 1,
         augment: list[Augmentation] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(num_workers, seed)
         below = root or Path()
         self.paths: dict[Split, Path | None] = {
             "train": train and below / train,
@@ -112,7 +110,6 @@ class ClassificationDataModule(LightningDataModule, ABC):
         }
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
         self.image_size = image_size
         self.resize_size = resize_size
         self.train_view = train_view
@@ -120,16 +117,11 @@ class ClassificationDataModule(LightningDataModule, ABC):
         self.flip = flip
         self.scale = scale
         self.ratio = ratio
-        self.seed = seed
         self.repeats = repeats
         self.augment = augment
         self._sources: dict[Split, Any] = {}
-        self._loaders: list[EpochLoader] = []
-        self._train_loader: EpochLoader | None = None
-        self._resume_at: dict[str, Any] | None = None
 
         require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, repeats=repeats)
-        require_at_least(0, num_workers=num_workers, seed=seed)
         try:
             self._view(train_view, True, None)
             self._view(eval_view, False, None)
@@ -165,12 +157,6 @@ class ClassificationDataModule(LightningDataModule, ABC):
                 differing = ", ".join(sorted(set(train) ^ set(val))[:5]) or "their order"
                 raise ValueError(f"data.train and data.val have different classes: {differing}")
 
-    def teardown(self, stage: str) -> None:
-        """Stop the threads and processes of the loaders."""
-        for loader in self._loaders:
-            loader.close()
-        self._loaders.clear()
-
     @property
     def class_names(self) -> list[str] | None:
         """Name of each label; None without a data set with labels, or where it does not tell."""
@@ -190,24 +176,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> EpochLoader:
         """Shuffled training batches of this rank, from where a checkpoint stopped."""
-        loader = self._train_loader = self._loader("train", self.train_view)
-        loader.trainer = self.trainer
-        if self._resume_at is not None:
-            loader.load_state_dict(self._resume_at)
-            self._resume_at = None
-        return loader
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position in the training set.
-
-        Lightning saves that of the loader as well, but loses it where the loader is built before
-        the loops are restored, as a schedule does that asks for the number of steps.
-        """
-        return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on, once the training loader is built, after the last batch that was handed out."""
-        self._resume_at = state_dict.get("train")
+        return self._resumed(self._loader("train", self.train_view))
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
         """Validation batches of this rank; an empty list without a validation set."""
@@ -264,9 +233,6 @@ class ClassificationDataModule(LightningDataModule, ABC):
         self._loaders.append(loader)
         return loader
 
-    def _seed(self) -> int:
-        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-
     def _view(self, name: ViewName, train: bool, full_size: tuple[int, int] | None) -> View:
         """The view of a split; ``full_size`` is the height and width of its images for ``full``."""
         size = full_size if name == "full" and full_size else (self.image_size, self.image_size)
@@ -277,7 +243,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             scale=self.scale,
             ratio=self.ratio,
             flip=train and self.flip,
-            seed=self._seed(),
+            seed=self._run_seed(),
             augment=tuple(self.augment or ()) if train else (),
         )
 
@@ -293,15 +259,6 @@ class ClassificationDataModule(LightningDataModule, ABC):
             # overfit_batches means the same few batches in every epoch.
             shuffle=train and not getattr(trainer, "overfit_batches", 0),
             repeats=self.repeats if train else 1,
-            seed=self._seed(),
+            seed=self._run_seed(),
             pages=pages,
         )
-
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        ranks = self.trainer.num_devices if self.trainer else 1
-        return max(1, len(os.sched_getaffinity(0)) // ranks)
-
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

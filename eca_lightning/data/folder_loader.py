@@ -1,7 +1,7 @@
 """Batches from image files, decoded by Pillow, with the samples and views of a .beton's batches."""
 
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,18 +117,20 @@ class FolderLoader(EpochLoader):
     """The batches of labelled image files for one rank.
 
     Args:
-        dataset: The files and the view.
+        dataset: The files; its attribute ``view`` is how they are seen.
         order: The samples of each batch.
         num_workers: Processes that decode; 0 decodes in this one.
         pin_memory: Whether to hand out batches in pinned memory, for copies to a GPU.
+        collate_fn: Makes a batch of samples.
     """
 
     def __init__(
         self,
-        dataset: FileDataset,
+        dataset: Any,
         order: BatchOrder,
         num_workers: int = 0,
         pin_memory: bool = False,
+        collate_fn: Callable[[list[Any]], Any] = collate,
     ) -> None:
         super().__init__(order, dataset.view)
         self._keys = EpochKeys(dataset.view)
@@ -136,7 +138,7 @@ class FolderLoader(EpochLoader):
             dataset,
             batch_sampler=self._keys,
             num_workers=num_workers,
-            collate_fn=collate,
+            collate_fn=collate_fn,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             multiprocessing_context=safe_start_method(num_workers),
