@@ -13,7 +13,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from eca_lightning.tasks.classification import architecture_differences
-from eca_lightning.training.callbacks import PredictionWriter, ProgressiveResizing
+from eca_lightning.tasks.detection import detector_differences
+from eca_lightning.training.callbacks import (
+    DetectionWriter,
+    PredictionWriter,
+    ProgressiveResizing,
+)
 
 
 class EcaLightningCLI(LightningCLI):
@@ -36,7 +41,8 @@ class EcaLightningCLI(LightningCLI):
                 "last_checkpoint.enable_version_counter": False,
             }
         )
-        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")  # of classifiers
+        parser.add_lightning_class_args(DetectionWriter, "detections")
         parser.add_lightning_class_args(ProgressiveResizing, "progressive_resizing")
 
     def _parse_ckpt_path(self) -> None:
@@ -45,13 +51,25 @@ class EcaLightningCLI(LightningCLI):
         options = self.config[command] if command else self.config
         path = options.get("ckpt_path")
         if path and path not in ("best", "last", "hpc") and "://" not in str(path):
-            saved = _read_checkpoint(Path(path)).get("hyper_parameters", {}).get("backbone", {})
-            given = options.get("model.init_args.backbone")
-            if given is not None:
-                differences = architecture_differences(saved, given.as_dict())
-                if differences:
-                    raise ValueError(f"{path} is of another architecture: {differences}")
+            saved = _read_checkpoint(Path(path)).get("hyper_parameters", {})
+            backbone = options.get("model.init_args.backbone")
+            detector = options.get("model.init_args.detector")
+            differences = ""
+            if backbone is not None:
+                differences = architecture_differences(
+                    saved.get("backbone", {}), backbone.as_dict()
+                )
+            elif detector is not None:
+                differences = detector_differences(saved.get("detector"), detector.as_dict())
+            if differences:
+                raise ValueError(f"{path} is of another architecture: {differences}")
         super()._parse_ckpt_path()
+
+    def before_predict(self) -> None:
+        """Write predictions without keeping all of them: a folder's masks would fill the memory."""
+        options = self.config_init[self.subcommand]
+        if options.get("return_predictions") is None:
+            options["return_predictions"] = False
 
     @rank_zero_only
     def after_fit(self) -> None:

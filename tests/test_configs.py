@@ -13,10 +13,12 @@ from eca_lightning.lightning_cli import lightning_cli
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
+DETECTION_RUNS = sorted(CONFIGS.glob("coco/*.yaml"))
 RUNS = [QUICKSTART, *sorted(CONFIGS.glob("imagenet/*.yaml"))]
 SMALL_RUNS = sorted(CONFIGS.glob("fashion_mnist/*.yaml"))
 TASKS = sorted(CONFIGS.glob("tasks/*.yaml"))
 MODELS = sorted(CONFIGS.glob("models/*.yaml"))
+DETECTORS = sorted(CONFIGS.glob("detectors/*.yaml"))
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 CALLBACKS = sorted(CONFIGS.glob("trainer/callbacks*.yaml"))
 HARDWARE = sorted(set(CONFIGS.glob("trainer/*.yaml")) - set(CALLBACKS))
@@ -40,12 +42,17 @@ def _eight_gpus(monkeypatch):
 
 
 def test_no_config_is_left_out():
-    together = {*RUNS, *SMALL_RUNS, *TASKS, *MODELS, *DATA, *HARDWARE, *CALLBACKS}
-    assert together == set(CONFIGS.rglob("*.yaml"))
+    runs = {*RUNS, *SMALL_RUNS, *DETECTION_RUNS}
+    parts = {*TASKS, *MODELS, *DETECTORS, *DATA, *HARDWARE, *CALLBACKS}
+    assert runs | parts == set(CONFIGS.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", [*RUNS, *SMALL_RUNS], ids=lambda path: path.stem)
 def test_run(path):
+    check_run(path)
+
+
+def check_run(path):
     cli = build("--config", path, "--trainer.accelerator", "cpu")
     assert cli.trainer.max_epochs > 0
     folder = f"{path.parent.name}_" if path in SMALL_RUNS else ""
@@ -53,6 +60,7 @@ def test_run(path):
     scheduler = cli.config.model.init_args.lr_scheduler
     assert scheduler is not None
     deepcopy(cli.model)  # as averaging the weights does
+    return cli
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
@@ -63,6 +71,32 @@ def test_model(path):
     assert {key: built[key] for key in written} == written
     # Complete, so that nothing of the network that it replaces is left.
     assert {"name", "attention", "attention_options"} <= set(written)
+
+
+@pytest.mark.parametrize("path", DETECTION_RUNS, ids=lambda path: path.stem)
+def test_detection_run(path):
+    """Masks are read where they are learnt, and the best checkpoint is that of the best boxes."""
+    cli = check_run(path)
+    name, quickstart = cli.model.hparams["detector"]["name"], "quickstart" in path.stem
+    assert name in path.stem
+    assert cli.datamodule.masks == (name == "mask_rcnn")
+    assert cli.trainer.checkpoint_callback.monitor == "val/box_AP"
+    detector = cli.model.hparams["detector"]
+    assert detector["num_classes"] == (10 if quickstart else 80)
+    if not quickstart:
+        written = yaml.safe_load((CONFIGS / "detectors" / path.name).read_text())
+        backbone = yaml.safe_load((CONFIGS / "detectors" / written.pop("backbone")).read_text())
+        assert {key: detector[key] for key in written} == written
+        assert {key: detector["backbone"][key] for key in backbone} == backbone
+        assert cli.model.lr_reference_batch == 8
+
+
+def test_each_detector_has_its_run():
+    names = {path.name for path in DETECTORS}
+    assert names == {path.name for path in DETECTION_RUNS if "quickstart" not in path.stem}
+    kinds = [f"{a}resnet{n}" for a in ("", "se_", "eca_") for n in (50, 101)]
+    detectors = ("faster_rcnn", "mask_rcnn", "retinanet")
+    assert names == {f"{name}_{kind}.yaml" for name in detectors for kind in kinds}
 
 
 @pytest.mark.parametrize("path", DATA, ids=lambda path: path.stem)

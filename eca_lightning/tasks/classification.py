@@ -1,12 +1,10 @@
 """Image classification."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -22,11 +20,8 @@ from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.blocks import describe_tails
 from eca_lightning.tasks.losses import LossName, classification_loss
 from eca_lightning.tasks.mixing import Mixing
-from eca_lightning.tasks.optimisation import (
-    horizon_in_steps,
-    parameter_groups,
-    scale_learning_rate,
-)
+from eca_lightning.tasks.optimisation import build_optimizer
+from eca_lightning.tasks.seeding import seed_from_place
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) uint8 and labels (N,) int64; the label -1 marks rows that fill up a batch."""
@@ -193,9 +188,7 @@ class ImageClassifier(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Seed torch's generators, whose state no checkpoint holds, from the place in the run."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        place = np.random.SeedSequence((seed, self.current_epoch, batch_index, self.global_rank))
-        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
+        seed_from_place(self, batch_index)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the mean loss of a batch."""
@@ -244,36 +237,14 @@ class ImageClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and its schedule."""
-        optimizer = self.optimizer_builder(parameter_groups(self, self.exempt_norms_and_biases))
-        if self.lr_reference_batch is not None:
-            batch = self._images_a_step()
-            lr = scale_learning_rate(optimizer, batch, self.lr_reference_batch)
-            rank_zero_info(
-                f"learning rate {lr:.4g}: scaled from {self.lr_reference_batch} images a step "
-                f"to this run's {batch}"
-            )
-        if self.lr_scheduler_builder is None:
-            return {"optimizer": optimizer}
-        horizon = horizon_in_steps(self.trainer) if self.lr_interval == "step" else {}
-        schedule = self.lr_scheduler_builder(optimizer, **horizon)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": schedule,
-                "interval": self.lr_interval,
-                "monitor": getattr(schedule, "monitor", None),  # ReduceLROnPlateau has one
-            },
-        }
-
-    def _images_a_step(self) -> int:
-        data = getattr(self.trainer, "datamodule", None)
-        batch_size = getattr(data, "batch_size", None)
-        if batch_size is None:
-            raise ValueError(
-                "lr_reference_batch needs a data module with a batch_size: "
-                "give one, or leave lr_reference_batch out"
-            )
-        return batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return build_optimizer(
+            self,
+            self.optimizer_builder,
+            self.lr_scheduler_builder,
+            self.lr_interval,
+            self.lr_reference_batch,
+            self.exempt_norms_and_biases,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the class names with the weights."""

@@ -1,14 +1,77 @@
-"""Parameter groups, the scaling of learning rates and the length of a run."""
+"""Optimizers and schedules: parameter groups, scaled learning rates and the length of a run."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def build_optimizer(
+    module: LightningModule,
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+    lr_scheduler: Callable[..., Any] | None,
+    lr_interval: Literal["epoch", "step"],
+    lr_reference_batch: int | None,
+    exempt_norms_and_biases: bool,
+) -> OptimizerLRScheduler:
+    """Build what a task's ``configure_optimizers`` returns.
+
+    Args:
+        module: The task, which a trainer is about to fit.
+        optimizer: Builds the optimizer from parameter groups.
+        lr_scheduler: Builds the schedule from the optimizer; none if None.
+        lr_interval: How often the schedule advances. With ``step`` it is also given what
+            :func:`horizon_in_steps` returns.
+        lr_reference_batch: Images a step that the optimizer's learning rate belongs to; if None,
+            it is not scaled to the run's.
+        exempt_norms_and_biases: As for :func:`parameter_groups`.
+
+    Raises:
+        ValueError: If the run lacks what scaling or schedule must know.
+    """
+    built = optimizer(parameter_groups(module, exempt_norms_and_biases))
+    if lr_reference_batch is not None:
+        batch = images_a_step(module.trainer)
+        lr = scale_learning_rate(built, batch, lr_reference_batch)
+        rank_zero_info(
+            f"learning rate {lr:.4g}: scaled from {lr_reference_batch} images a step "
+            f"to this run's {batch}"
+        )
+    if lr_scheduler is None:
+        return {"optimizer": built}
+    horizon = horizon_in_steps(module.trainer) if lr_interval == "step" else {}
+    schedule = lr_scheduler(built, **horizon)
+    return {
+        "optimizer": built,
+        "lr_scheduler": {
+            "scheduler": schedule,
+            "interval": lr_interval,
+            "monitor": getattr(schedule, "monitor", None),  # ReduceLROnPlateau has one
+        },
+    }
+
+
+def images_a_step(trainer: Trainer) -> int:
+    """Count the images of an optimizer step, over all ranks and accumulated batches.
+
+    Raises:
+        ValueError: If the data does not tell its batch size.
+    """
+    batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+    if batch_size is None:
+        raise ValueError(
+            "lr_reference_batch needs a data module with a batch_size: "
+            "give one, or leave lr_reference_batch out"
+        )
+    return batch_size * trainer.world_size * trainer.accumulate_grad_batches
 
 
 def parameter_groups(module: nn.Module, exempt_norms_and_biases: bool) -> list[dict[str, Any]]:

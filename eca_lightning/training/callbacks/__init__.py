@@ -3,6 +3,8 @@
 from eca_lightning.training.callbacks.attention_gates import AttentionMonitor
 from eca_lightning.training.callbacks.calibration import CalibrationMonitor
 from eca_lightning.training.callbacks.confusion import ConfusionReport
+from eca_lightning.training.callbacks.detection_images import DetectionImages
+from eca_lightning.training.callbacks.detections import DetectionWriter
 from eca_lightning.training.callbacks.gradient_norm import GradientNormMonitor
 from eca_lightning.training.callbacks.hyperparameters import BestScores
 from eca_lightning.training.callbacks.learning_rate import LearningRateMonitor
@@ -18,6 +20,8 @@ __all__ = [
     "BestScores",
     "CalibrationMonitor",
     "ConfusionReport",
+    "DetectionImages",
+    "DetectionWriter",
     "ExponentialMovingAverage",
     "GradientNormMonitor",
     "LearningRateMonitor",

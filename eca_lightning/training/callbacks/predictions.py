@@ -12,12 +12,15 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from eca_lightning.tasks.classification import ImageClassifier
+
 
 class PredictionWriter(BasePredictionWriter):
     """Writes ``eca-lightning predict``'s CSV: a row an image, its best classes and their chances.
 
     Columns: ``image`` (path, or index where the data has no paths), then ``class_1``,
     ``probability_1`` and so on, the most probable first. The file appears when all images are done.
+    It is for classifiers: other models' predictions are left to other callbacks.
 
     Args:
         output: The CSV file to write. Default: ``predictions.csv`` in the run's folder.
@@ -43,7 +46,9 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Keep the rows of a batch; rows with index -1 only fill up a batch and are left out."""
-        names = getattr(pl_module, "class_names", None)
+        if not isinstance(pl_module, ImageClassifier):
+            return
+        names = pl_module.class_names
         loader: Any = trainer.predict_dataloaders
         # Lightning knows the indices of torch's loaders; ours say them.
         indices = batch_indices or loader.batch_indices(batch_idx)

@@ -1,0 +1,44 @@
+"""Boxes in float32, whatever the precision of training.
+
+torchvision gives anchors the type of the feature maps, and boxes that of the network's outputs.
+bfloat16 has eight binary digits: near the edge of an image of 1333 pixels it knows every eighth
+pixel only, which leaves no detection that fits its object well.
+"""
+
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.detection.rpn import RPNHead
+
+_HEADS = (FastRCNNPredictor, MaskRCNNPredictor, RetinaNetHead, RPNHead)
+
+
+def keep_boxes_in_float32(network: nn.Module) -> None:
+    """Let a detector compute anchors, boxes, scores and losses in float32 under autocast, in place.
+
+    Convolutions and linear layers stay in the lower precision. In float32 nothing changes.
+
+    Args:
+        network: One of torchvision's detectors.
+    """
+    for module in network.modules():
+        if isinstance(module, AnchorGenerator):
+            module.register_forward_pre_hook(_anchors_in_float32)
+        elif isinstance(module, _HEADS):
+            module.register_forward_hook(_outputs_in_float32)
+
+
+def _anchors_in_float32(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    images, features = arguments
+    # Anchors depend on the maps' shapes, type and device: no values need be converted.
+    return images, [f.new_empty((), dtype=torch.float32).expand(f.shape) for f in features]
+
+
+def _outputs_in_float32(module: nn.Module, arguments: tuple[Any, ...], outputs: Any) -> Any:
+    return apply_to_collection(outputs, Tensor, Tensor.float)

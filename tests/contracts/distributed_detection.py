@@ -1,0 +1,82 @@
+"""Figures of detectors' validation and test on some ranks, started as a user's own script is.
+
+    python tests/contracts/distributed_detection.py FOLDER RANKS
+
+scores networks of seed 1 and leaves the figures in ``FOLDER/RANKS.json`` and what they predict in
+``FOLDER/RANKS_NETWORK.json``. On two ranks it also
+trains two epochs, in which one rank has batches without objects, and leaves ``FOLDER/*.ckpt``,
+which one rank scores again.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tiny_scenes import MANY_RCNN, MANY_RETINANET, TinyScenes, tiny_detector
+
+from eca_lightning.tasks import ObjectDetector
+from eca_lightning.training.callbacks import DetectionWriter
+
+
+class StridedScenes(TinyScenes):
+    """Seven scenes, each on one rank alone: ranks have different numbers of batches."""
+
+    def __init__(self):
+        super().__init__(batch_size=1)
+        del self.val_scenes[0]
+
+    def _batches(self, scenes):
+        return super()._batches(scenes[self.trainer.global_rank :: self.trainer.world_size])
+
+
+def make_trainer(ranks, **options):
+    return Trainer(
+        accelerator="cpu",
+        devices=ranks,
+        strategy="ddp" if ranks > 1 else "auto",
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def main(folder, ranks):
+    """Score, train and predict with boxes and masks, and with boxes alone."""
+    figures = {}
+    for name in ("mask_rcnn", "retinanet"):
+        seed_everything(1, verbose=False)
+        options = MANY_RCNN if name == "mask_rcnn" else MANY_RETINANET
+        model = ObjectDetector(tiny_detector(name, options=options), class_metrics=True)
+        if name == "mask_rcnn":  # boxes stay where the proposals are, of which some are right
+            nn.init.zeros_(model.detector.roi_heads.box_predictor.bbox_pred.weight)
+        data = StridedScenes()
+        figures[f"{name} validate"] = make_trainer(ranks).validate(model, data, verbose=False)
+        figures[f"{name} test"] = make_trainer(ranks).test(model, data, verbose=False)
+        writer = DetectionWriter(folder / f"{ranks}_{name}.json")
+        make_trainer(ranks, callbacks=[writer]).predict(model, data, return_predictions=False)
+        trained = folder / f"{name}.ckpt"
+        if ranks == 2:
+            run = make_trainer(ranks, max_epochs=2, num_sanity_val_steps=2)
+            run.fit(model, data)
+            run.save_checkpoint(trained)
+            metrics = run.callback_metrics.items()
+            figures[f"{name} trained"] = [{k: v.item() for k, v in metrics if k[:3] == "val"}]
+        elif ranks == 1:
+            figures[f"{name} trained"] = make_trainer(ranks).validate(
+                model, data, ckpt_path=trained, verbose=False
+            )
+    if rank_zero_only.rank == 0:
+        (folder / f"{ranks}.json").write_text(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,60 @@
+"""Scores of detections are the same, to the last digit, on any number of ranks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(900)  # six processes are started, a minute on a quiet machine
+
+DETECTORS = ["mask_rcnn", "retinanet"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What the driver found on each number of ranks: figures, and predictions of each detector."""
+    folder = tmp_path_factory.mktemp("ranks")
+    driver = Path(__file__).with_name("distributed_detection.py")
+    found = {}
+    for ranks in (2, 1, 3):  # one rank takes up what two have trained
+        done = subprocess.run(
+            [sys.executable, str(driver), str(folder), str(ranks)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[ranks] = json.loads((folder / f"{ranks}.json").read_text())
+        for name in DETECTORS:
+            found[ranks][name] = json.loads((folder / f"{ranks}_{name}.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("stage", ["validate", "test"])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_ranks_leave_no_trace_in_the_figures(found, name, stage, ranks):
+    (alone,) = found[1][f"{name} {stage}"]
+    prefix = "val" if stage == "validate" else "test"
+    assert 0 < alone[f"{prefix}/box_AR100"] < 1
+    assert f"{prefix}/box_AP/red" in alone
+    assert (f"{prefix}/mask_AP" in alone) == (name == "mask_rcnn")
+    assert found[ranks][f"{name} {stage}"] == [alone]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_validation_within_a_run_on_two_ranks_is_that_of_its_weights(found, name):
+    """The run ended, although one rank had batches without objects."""
+    assert found[2][f"{name} trained"] == found[1][f"{name} trained"]
+    assert found[2][f"{name} trained"] != found[2][f"{name} validate"]  # it has learnt
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_ranks_leave_no_trace_in_what_is_predicted(found, name, ranks):
+    assert len(found[1][name]) > 8
+    assert found[ranks][name] == found[1][name]
