@@ -30,6 +30,12 @@ def torch_threads_kept() -> Iterator[None]:
 try:
     with torch_threads_kept():
         import numba  # one of FFCV's own requirements
+
+        # Its default, TBB, has on one CPU no thread for what FFCV's import starts, loses it in a
+        # fork and waits for it at exit for ever. One thread runs nothing in parallel anyway.
+        if numba.config.NUMBA_NUM_THREADS == 1:
+            numba.config.THREADING_LAYER = "workqueue"
+
         from ffcv.fields import IntField, RGBImageField
         from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
         from ffcv.libffcv import ctypes_imdecode, ctypes_resize

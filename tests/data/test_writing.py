@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -242,6 +243,22 @@ def test_an_interrupt_stops_the_processes_and_leaves_nothing(arrays, tmp_path):
         signal.signal(signal.SIGALRM, before)
     assert list(tmp_path.iterdir()) == []
     assert not multiprocessing.active_children()
+
+
+def test_one_cpu_is_enough(tmp_path):
+    """numba's threads, which FFCV's import starts, once kept such a process from ending."""
+    program = f"""if True:
+        import os
+        from pathlib import Path
+        os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+        import numpy as np
+        from eca_lightning.data.writing import write_beton
+        black = [(np.zeros((8, 8, 3), np.uint8), 0)] * 4
+        path = Path({str(tmp_path / "x.beton")!r})
+        write_beton(black, path, class_names=["black"], source="", num_workers=1)
+        """
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    assert len(check_beton(tmp_path / "x.beton").sizes) == 4
 
 
 @pytest.mark.parametrize(
