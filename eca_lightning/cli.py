@@ -15,6 +15,10 @@ COMMANDS = {
     "data": "write data sets; verify and describe .beton files",
     "models": "list the models of the paper: parameters and FLOPs, ours beside its own",
     "benchmark": "time data loaders and networks, ours beside others",
+    "compare": "train a grid of variants and seeds, and tell their differences",
+    "attention": "draw what the attention of a trained classifier does",
+    "import": "make a checkpoint of weights of the original project, torchvision or timm",
+    "export": "write a trained network as ONNX, torch.export program or .safetensors",
 }
 _INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
 
@@ -81,6 +85,22 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
             "loader": benchmark_loader,
             "model": benchmark_model,
         }
+    if command == "compare":
+        from eca_lightning.analysis.comparison import compare
+
+        return compare
+    if command == "attention":
+        from eca_lightning.analysis.attention_weights import attention
+
+        return attention
+    if command == "import":
+        from eca_lightning.importing import import_weights
+
+        return import_weights
+    if command == "export":
+        from eca_lightning.export.command import export
+
+        return export
     from eca_lightning.data.fashion_coco import write_fashion_coco
     from eca_lightning.data.fashion_mnist import write_fashion_mnist
     from eca_lightning.data.image_folder import write_image_folder

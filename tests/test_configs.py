@@ -1,12 +1,15 @@
 """Every published config, through the program's own parser."""
 
+import csv
 from copy import deepcopy
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from eca_lightning.analysis.comparison_grid import read_grid
 from eca_lightning.analysis.zoo import zoo
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.lightning_cli import lightning_cli
@@ -21,6 +24,7 @@ MODELS = sorted(CONFIGS.glob("models/*.yaml"))
 DETECTORS = sorted(CONFIGS.glob("detectors/*.yaml"))
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 CALLBACKS = sorted(CONFIGS.glob("trainer/callbacks*.yaml"))
+ABLATIONS = {path.stem: read_grid(path) for path in sorted(CONFIGS.glob("ablation/*.yaml"))}
 HARDWARE = sorted(set(CONFIGS.glob("trainer/*.yaml")) - set(CALLBACKS))
 
 
@@ -42,7 +46,8 @@ def _eight_gpus(monkeypatch):
 
 
 def test_no_config_is_left_out():
-    runs = {*RUNS, *SMALL_RUNS, *DETECTION_RUNS}
+    grids = {CONFIGS / "ablation" / f"{stem}.yaml" for stem in ABLATIONS}
+    runs = {*RUNS, *SMALL_RUNS, *DETECTION_RUNS, *grids}
     parts = {*TASKS, *MODELS, *DETECTORS, *DATA, *HARDWARE, *CALLBACKS}
     assert runs | parts == set(CONFIGS.rglob("*.yaml"))
 
@@ -61,6 +66,35 @@ def check_run(path):
     assert scheduler is not None
     deepcopy(cli.model)  # as averaging the weights does
     return cli
+
+
+@pytest.mark.parametrize(
+    ("stem", "variant"),
+    [(stem, name) for stem, grid in ABLATIONS.items() for name in grid.variants],
+)
+def test_variant_of_a_comparison(stem, variant, tmp_path):
+    grid = ABLATIONS[stem]
+    (cell,) = [c for c in grid.cells(tmp_path) if (c.variant, c.seed) == (variant, grid.seeds[1])]
+    cli = build(*cell.arguments[1:], "--trainer.accelerator", "cpu")
+    assert Path(cli.trainer.logger.log_dir) == cell.folder
+    assert cli.config.seed_everything == cell.seed
+    backbone = cli.model.hparams["backbone"]
+    wanted = grid.options | grid.variants[variant]
+    assert backbone["name"] == wanted.get("model.backbone.name", "resnet20")
+    assert backbone["attention"] == wanted.get("model.backbone.attention")
+    assert backbone["attention_options"] == wanted.get("model.backbone.attention_options", {})
+    assert grid.variants["none"] == {}
+    assert len(grid.seeds) >= 5
+
+
+def test_the_comparison_of_table_2_has_all_its_rows():
+    with (files("eca_lightning.analysis") / "paper/table2_attention_variants.csv").open() as file:
+        rows = {row["method"].replace("vanilla", "none") for row in csv.DictReader(file)}
+    variants = ABLATIONS["fashion_mnist_table2"].variants
+    assert rows | {"cbam", "gc", "a2"} <= variants.keys()
+    for name, options in variants.items():
+        attention = options.get("model.backbone.attention", "none")
+        assert attention == name.removesuffix("_k3").removesuffix("_r4")
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)

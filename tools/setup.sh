@@ -99,5 +99,5 @@ else
     "  make setup PYTHON=python3.12"
 fi
 .venv/bin/python -m pip --disable-pip-version-check install \
-  --constraint constraints.txt --editable ".[ffcv,detection,dev]" >>"$log" 2>&1 || stop "Python packages" \
+  --constraint constraints.txt --editable ".[ffcv,detection,export,dev]" >>"$log" 2>&1 || stop "Python packages" \
   "Is the package index within reach, and are 10 GB of disk free? Then run 'make setup' again."

@@ -3,7 +3,7 @@
 Squeeze-and-Excitation Networks. Jie Hu, Li Shen, Gang Sun. CVPR 2018, arXiv 1709.01507. The
 ablations: ECA-Net (Wang et al., CVPR 2020, arXiv 1910.03151), section 3.2.
 
-No linear map here has a bias: the parameter counts of ECA-Net hold only without.
+No linear map here has a bias unless asked for: the parameter counts of ECA-Net hold only without.
 """
 
 import torch.nn.functional as F
@@ -18,13 +18,14 @@ class SqueezeExcitation(ChannelGate):
     Args:
         channels: Number of channels, C.
         reduction: How many times narrower than C the bottleneck is; it keeps at least one channel.
+        bias: Whether both maps have a bias, as timm's have.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int = 16, bias: bool = False) -> None:
         super().__init__()
         hidden = max(1, channels // reduction)
-        self.fc1 = nn.Linear(channels, hidden, bias=False)
-        self.fc2 = nn.Linear(hidden, channels, bias=False)
+        self.fc1 = nn.Linear(channels, hidden, bias=bias)
+        self.fc2 = nn.Linear(hidden, channels, bias=bias)
 
     def logits(self, pooled: Tensor) -> Tensor:
         """See `ChannelGate.logits`."""

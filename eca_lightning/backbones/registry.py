@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from eca_lightning.backbones.blocks import (
@@ -14,6 +15,7 @@ from eca_lightning.backbones.blocks import (
     add_stochastic_depth,
 )
 from eca_lightning.backbones.blur_pool import add_blur_pool
+from eca_lightning.backbones.features import FeaturePyramid
 from eca_lightning.backbones.mobilenet_v2 import mobilenet_v2
 from eca_lightning.backbones.placement import Fused, Slot, plug_in
 from eca_lightning.backbones.resnet import cifar_resnet, imagenet_resnet
@@ -52,6 +54,7 @@ def create_backbone(
     fused: Fused = "auto",
     blur_pool: bool = False,
     stochastic_depth: float = 0.0,
+    features_only: bool = False,
 ) -> nn.Module:
     """Build a classification network, with attention where the mechanism's paper puts it.
 
@@ -75,9 +78,12 @@ def create_backbone(
             excepted; see `eca_lightning.backbones.blur_pool`. Parameters and names are the same.
         stochastic_depth: Chance of the last block to drop its residual branch in training; see
             `eca_lightning.backbones.blocks.add_stochastic_depth`.
+        features_only: Leave the classifier out and return the maps of the stages; see
+            `eca_lightning.backbones.features.FeaturePyramid`.
 
     Returns:
-        A network that maps (N, in_channels, H, W) to logits (N, num_classes).
+        A network that maps (N, in_channels, H, W) to logits (N, num_classes), or to an OrderedDict
+        of maps.
 
     Raises:
         ValueError: If a name is unknown or an option does not fit.
@@ -113,7 +119,18 @@ def create_backbone(
         if fused is True:
             raise ValueError("fused tails know no stochastic_depth: set fused to auto or false")
         add_stochastic_depth([slot.block for slot in slots], stochastic_depth)
-    return network
+    return FeaturePyramid(network) if features_only else network
+
+
+def stages_of_blocks(name: str) -> dict[str, int]:
+    """Map the name of each block of a network to the index of its stage."""
+    with torch.device("meta"):
+        if name in _CIFAR:
+            network, slots = _CIFAR[name](1, 3)
+        else:
+            network, slots = _FULL[name](1, 3, small_stem=False)
+    names = {module: key for key, module in network.named_modules()}
+    return {names[slot.block]: slot.stage for slot in slots}
 
 
 @dataclass

@@ -6,17 +6,18 @@ plain ResNet the detectors are torchvision's own, keys of the state dict and out
 """
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal, get_args
 
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import (
     ExtraFPNBlock,
@@ -25,6 +26,7 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.backbones.features import body_and_stages, stage_channels
 from eca_lightning.tasks.detector_weights import load_backbone
 
 __all__ = ["FIRST_LABEL", "DetectorConfig", "DetectorName", "Norm", "load_backbone"]
@@ -32,6 +34,7 @@ __all__ = ["FIRST_LABEL", "DetectorConfig", "DetectorName", "Norm", "load_backbo
 DetectorName = Literal["faster_rcnn", "mask_rcnn", "retinanet"]
 Norm = Literal["frozen", "batch", "sync"]
 P6Source = Literal["c5", "p5"]
+HeadVersion = Literal[1, 2]
 
 FIRST_LABEL: dict[DetectorName, int] = {"faster_rcnn": 1, "mask_rcnn": 1, "retinanet": 0}
 """The label that a network gives to class 0: label 0 of the R-CNNs is their background."""
@@ -47,7 +50,6 @@ _NOT_PLAIN |= {"mask_roi_pool", "mask_head", "mask_predictor", "anchor_generator
 _NOT_PLAIN |= {"proposal_matcher", "kwargs"}
 _FIRST_ANCHOR = 32
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
-_MOBILENET_V2_STAGES = ("1", "3", "6", "13", "18")
 
 
 @dataclass
@@ -70,9 +72,11 @@ class DetectorConfig:
         max_size: Length that the longer side may have at most, in pixels.
         anchor_sizes: Side of the smallest anchors of each level of the pyramid, in pixels, finest
             level first. Default: 32, 64, 128 and so on.
-        fpn_channels: Channels of the pyramid.
+        fpn_channels: Channels of the pyramid, and of the layers that find masks.
         p6_from: What RetinaNet computes its sixth level from: ``c5``, the backbone's last map, as
             its paper, or ``p5``, the pyramid's, as torchvision's ready-made network.
+        head_version: 2 gives RetinaNet the heads of torchvision's second version, with group norms
+            and a loss of generalised intersection over union, with which they learn from scratch.
         options: Further plain arguments of torchvision's class, such as box_batch_size_per_image.
     """
 
@@ -86,6 +90,7 @@ class DetectorConfig:
     anchor_sizes: list[int] | None = None
     fpn_channels: int = 256
     p6_from: P6Source = "c5"
+    head_version: HeadVersion = 1
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,15 +112,26 @@ class DetectorConfig:
         is_retinanet = self.name == "retinanet"
         pyramid = self._pyramid()
         levels = len(pyramid.fpn.inner_blocks) + (2 if is_retinanet else 1)
-        anchors = "anchor_generator" if is_retinanet else "rpn_anchor_generator"
+        anchors = self._anchors(levels)
+        key = "anchor_generator" if is_retinanet else "rpn_anchor_generator"
+        classes = self.num_classes + FIRST_LABEL[self.name]
         network = _DETECTORS[self.name](
             pyramid,
-            self.num_classes + FIRST_LABEL[self.name],
+            classes,
             min_size=tuple(self.min_size),
             max_size=self.max_size,
-            **{anchors: self._anchors(levels)},
+            **{key: anchors},
             **self.options,
         )
+        if self.name == "mask_rcnn" and self.fpn_channels != 256:  # torchvision's is always 256
+            width = self.fpn_channels
+            network.roi_heads.mask_head = MaskRCNNHeads(width, [width] * 4, 1)
+            network.roi_heads.mask_predictor = MaskRCNNPredictor(width, width, classes)
+        if self.head_version == 2:
+            boxes_a_place = anchors.num_anchors_per_location()[0]
+            norm = partial(nn.GroupNorm, 32)
+            network.head = RetinaNetHead(self.fpn_channels, boxes_a_place, classes, norm)
+            network.head.regression_head._loss_type = "giou"
         network.backbone_config = self.backbone
         return network
 
@@ -125,13 +141,20 @@ class DetectorConfig:
             ("name", FIRST_LABEL),
             ("norm", get_args(Norm)),
             ("p6_from", get_args(P6Source)),
+            ("head_version", get_args(HeadVersion)),
         ):
             if getattr(self, key) not in allowed:
                 raise ValueError(
-                    f"{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}"
+                    f"{key} must be one of {', '.join(map(str, allowed))}, "
+                    f"got {getattr(self, key)!r}"
                 )
-        if self.p6_from == "p5" and self.name != "retinanet":
-            raise ValueError(f"p6_from is RetinaNet's alone: leave it out for {self.name}")
+        for key, default in (("p6_from", "c5"), ("head_version", 1)):
+            if getattr(self, key) != default and self.name != "retinanet":
+                raise ValueError(f"{key} is RetinaNet's alone: leave it out for {self.name}")
+        if self.head_version == 2 and self.fpn_channels % 32:
+            raise ValueError(
+                f"head_version 2 needs fpn_channels divisible by 32, got {self.fpn_channels}"
+            )
         if self.backbone.in_channels != 3:
             raise ValueError(
                 "detectors take images of 3 channels, "
@@ -156,7 +179,7 @@ class DetectorConfig:
                 )
 
     def _pyramid(self) -> BackboneWithFPN:
-        body, stages = _body(self.backbone.build())
+        body, stages = body_and_stages(self.backbone.build())
         if not 0 <= self.trainable_layers <= len(stages):
             raise ValueError(
                 f"trainable_layers must be from 0 to {len(stages)}, the stages of "
@@ -170,7 +193,7 @@ class DetectorConfig:
             nn.SyncBatchNorm.convert_sync_batchnorm(body)
         # RetinaNet does without its finest level, which has too many anchors.
         levels = stages[2:] if self.name == "retinanet" else stages[1:]
-        channels = [_out_channels(body.get_submodule(level)) for level in levels]
+        channels = [stage_channels(body.get_submodule(level)) for level in levels]
         return BackboneWithFPN(
             body,
             {level: str(number) for number, level in enumerate(levels)},
@@ -204,20 +227,6 @@ def _plain_options(detector: type[nn.Module]) -> list[str]:
     known = [*inspect.signature(detector).parameters]
     known += inspect.signature(GeneralizedRCNNTransform).parameters
     return sorted({*known} - _NOT_PLAIN - {f.name for f in fields(DetectorConfig)})
-
-
-def _body(network: nn.Module) -> tuple[nn.Module, Sequence[str]]:
-    """The features of a network, and the names of its children that end its stages, stem first."""
-    if isinstance(network, MobileNetV2):
-        return network.features, _MOBILENET_V2_STAGES
-    names = [name for name, _ in network.named_children()]
-    stem = names[names.index("layer1") - 1]
-    return network, [stem, *(name for name in names if name.startswith("layer"))]
-
-
-def _out_channels(stage: Any) -> int:
-    """Channels of a stage, which is one block or several."""
-    return stage.out_channels if hasattr(stage, "out_channels") else stage[-1].out_channels
 
 
 def _fix(body: nn.Module, last: str) -> None:

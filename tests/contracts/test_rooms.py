@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "eca_lightning"
-ROOMS = ["attention", "backbones", "data", "tasks", "training", "analysis"]
+ROOMS = ["attention", "backbones", "data", "tasks", "training", "analysis", "export"]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -11,6 +11,7 @@ from torchvision.models.detection import (
     fasterrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn,
     retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
 )
 from torchvision.models.detection.backbone_utils import (
     BackboneWithFPN,
@@ -80,6 +81,7 @@ def norms(network, kind):
         ("faster_rcnn", fasterrcnn_resnet50_fpn, {}),
         ("mask_rcnn", maskrcnn_resnet50_fpn, {}),
         ("retinanet", retinanet_resnet50_fpn, {"p6_from": "p5"}),
+        ("retinanet", retinanet_resnet50_fpn_v2, {"head_version": 2}),
     ],
 )
 def test_plain_detectors_are_torchvisions(name, builder, settings):
@@ -319,6 +321,12 @@ def test_anchors_of_each_level():
         ({"norm": "group"}, "norm must be one of frozen, batch, sync, got 'group'"),
         ({"p6_from": "p6"}, "p6_from must be one of c5, p5, got 'p6'"),
         ({"p6_from": "p5"}, "p6_from is RetinaNet's alone"),
+        ({"head_version": 3}, "head_version must be one of 1, 2, got 3"),
+        ({"head_version": 2}, "head_version is RetinaNet's alone"),
+        (
+            {"name": "retinanet", "head_version": 2, "fpn_channels": 40, "options": {}},
+            "head_version 2 needs fpn_channels divisible by 32, got 40",
+        ),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"fpn_channels": 0}, "fpn_channels must be at least 1, got 0"),
         ({"trainable_layers": 6}, "trainable_layers must be from 0 to 5, .*resnet18, got 6"),
@@ -340,6 +348,18 @@ def test_anchors_of_each_level():
 def test_bad_options(settings, message):
     with pytest.raises(ValueError, match=message):
         replace(small(), **settings).build()
+
+
+def test_masks_are_found_at_the_pyramids_width():
+    network = small("mask_rcnn", fpn_channels=32).build()
+    heads = network.roi_heads.mask_head, network.roi_heads.mask_predictor
+    layers = [m for head in heads for m in head.modules() if hasattr(m, "in_channels")]
+    assert [layer.in_channels for layer in layers] == [32] * 6
+    network.eval()
+    found = network(images())
+    assert found[0]["masks"].shape[1:] == (1, 64, 80)
+    losses(network, classes=3, first=1)["loss_mask"].backward()
+    assert layers[-1].weight.grad.abs().sum() > 0
 
 
 def test_options_reach_torchvision():

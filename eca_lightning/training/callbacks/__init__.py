@@ -1,5 +1,6 @@
 """Callbacks that Lightning does not have, or not as runs here need them."""
 
+from eca_lightning.training.callbacks.attention_figures import AttentionFigures
 from eca_lightning.training.callbacks.attention_gates import AttentionMonitor
 from eca_lightning.training.callbacks.calibration import CalibrationMonitor
 from eca_lightning.training.callbacks.confusion import ConfusionReport
@@ -16,6 +17,7 @@ from eca_lightning.training.callbacks.weight_averaging import ExponentialMovingA
 from eca_lightning.training.callbacks.worst_images import WorstImages
 
 __all__ = [
+    "AttentionFigures",
     "AttentionMonitor",
     "BestScores",
     "CalibrationMonitor",

@@ -55,7 +55,7 @@ class AttentionMonitor(Callback):
         writer = summary_writer(trainer)
         if writer is None or not trainer.is_global_zero:
             return
-        if not isinstance(pl_module, ImageClassifier) or not _has_gates(pl_module.backbone):
+        if not isinstance(pl_module, ImageClassifier) or not has_gates(pl_module.backbone):
             return
         batches = int(trainer.num_val_batches[dataloader_idx])
         self._images.append(batch[0][: ceil(self.images / batches)].clone())
@@ -109,5 +109,6 @@ def _recorded(
     return recorded
 
 
-def _has_gates(network: nn.Module) -> bool:
+def has_gates(network: nn.Module) -> bool:
+    """Whether a network has a `ChannelGate`."""
     return any(isinstance(module, ChannelGate) for module in network.modules())

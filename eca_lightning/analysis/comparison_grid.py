@@ -1,0 +1,130 @@
+"""A grid of runs: variants of one config, each with several seeds."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_NAME = re.compile(r"[\w-][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        variant: What is varied.
+        seed: The seed of all that is random.
+        folder: The run's folder.
+        arguments: Of ``eca-lightning``, to run it from the start.
+    """
+
+    variant: str
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Variant and seed."""
+        return f"{self.variant}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is compared. A file of it has these keys.
+
+    Attributes:
+        base: Config of a run of `ImageClassifier`, relative to the grid's file.
+        variants: Name of each variant and the options in which it differs from the base run, such
+            as ``{model.backbone.attention: se}``.
+        seeds: Each variant is trained once with each of them.
+        references: Variants with which all are compared, seed by seed.
+        options: Options of all variants.
+    """
+
+    base: Path
+    variants: dict[str, dict[str, Any]]
+    seeds: list[int]
+    references: list[str]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def cells(self, output: Path) -> list[Cell]:
+        """All runs, seed after seed, so that a grid that is cut short has whole seeds.
+
+        Args:
+            output: The folder of the comparison.
+        """
+        return [
+            self._cell(variant, seed, output) for seed in self.seeds for variant in self.variants
+        ]
+
+    def _cell(self, variant: str, seed: int, output: Path) -> Cell:
+        runs = output / "runs"
+        options = {
+            **self.options,
+            **self.variants[variant],
+            "seed_everything": seed,
+            "trainer.logger": "lightning.pytorch.loggers.TensorBoardLogger",
+            "trainer.logger.save_dir": str(runs),
+            "trainer.logger.name": variant,
+            "trainer.logger.version": f"seed_{seed}",
+        }
+        arguments = ["fit", "--config", str(self.base)]
+        arguments += [f"--{key}={_as_text(value)}" for key, value in options.items()]
+        return Cell(variant, seed, runs / variant / f"seed_{seed}", tuple(arguments))
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a grid from its YAML file.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or not the base run that it names.
+        ValueError: If a key is missing, unknown or of a wrong kind.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no grid {path}: give one such as those of configs/ablation"
+        )
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML file: {error}") from error
+    keys = content.keys() if isinstance(content, dict) else set()
+    needed = {"base", "variants", "seeds", "references"}
+    if not needed <= keys or not keys <= needed | {"options"}:
+        raise ValueError(
+            f"{path} must have the keys {', '.join(sorted(needed))} and may have options, "
+            f"but has {', '.join(map(str, keys)) or 'none'}"
+        )
+    base = path.parent / str(content["base"])
+    if not base.is_file():
+        raise FileNotFoundError(f"{path}: base: there is no config {base}")
+    variants, seeds, references = (content[key] for key in ("variants", "seeds", "references"))
+    options = content.get("options") or {}
+    if not isinstance(variants, dict) or not variants or not isinstance(options, dict):
+        raise ValueError(f"{path}: variants must give each name its options, and options be a map")
+    for name, own in variants.items():
+        if not _NAME.fullmatch(str(name)) or not isinstance(own, dict):
+            raise ValueError(
+                f"{path}: variants: {name!r} must be of letters, digits, '_', '-' and '.', and "
+                "have options: {} if it is the base run itself"
+            )
+    if not _distinct(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ValueError(f"{path}: seeds must be different numbers from 0 on, got {seeds!r}")
+    if not _distinct(references) or not set(references) <= variants.keys():
+        raise ValueError(
+            f"{path}: references must be among {', '.join(variants)}, got {references!r}"
+        )
+    return Grid(base, variants, seeds, references, options)
+
+
+def _distinct(values: Any) -> bool:
+    return isinstance(values, list) and 0 < len(values) == len(set(map(str, values)))
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
