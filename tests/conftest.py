@@ -36,6 +36,12 @@ class TinyData(LightningDataModule):
         return self._batches(torch.full((40,), -1))
 
 
+@pytest.fixture(autouse=True)
+def _no_seed_of_another_test(monkeypatch):
+    """seed_everything leaves its seed in the environment, where data modules look for one."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
 @pytest.fixture
 def tiny_data():
     return TinyData()

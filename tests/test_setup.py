@@ -78,7 +78,7 @@ def test_installs_with_the_constraints_and_only_once(machine):
     first = machine.setup()
     assert first.returncode == 0, first.stderr
     [install] = machine.called("--editable")
-    assert install.endswith("--constraint constraints.txt --editable .[ffcv,dev]")
+    assert install.endswith("--constraint constraints.txt --editable .[ffcv,detection,export,dev]")
     assert not machine.called("apt-get")
     second = machine.setup()
     assert second.stdout == "setup: .venv is ready\n"

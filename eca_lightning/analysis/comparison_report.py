@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from eca_lightning.analysis.comparison_statistics import (
     Difference,
@@ -37,9 +38,8 @@ def report(rows: Sequence[Row], references: Sequence[str], title: str, output: P
     variants = variants_of(rows)
     compared = [variant for variant in variants if variant.name in references]
     charts: dict[str, Figure] = {"accuracy.png": draw_accuracy(variants)}
-    others = [reference for reference in compared if len(variants) > 1]
-    if others:
-        charts["differences.png"] = draw_differences(variants, others)
+    if compared and len(variants) > 1:
+        charts["differences.png"] = draw_differences(variants, compared)
     if len(sized := [v for v in variants if v.attention == "eca" and v.kernel.isdigit()]) > 1:
         charts["kernels.png"] = draw_kernels(sized, variants)
     text = table(rows, references)
@@ -116,12 +116,16 @@ def draw_accuracy(variants: Sequence[Variant]) -> Figure:
     largest = max(variant.multiply_adds for variant in variants)
     ranked = sorted(variants, key=lambda variant: -variant.mean)
     for variant, colour in zip(ranked, _colours(len(ranked)), strict=True):
-        thousands = variant.parameters / 1e3
         axes.errorbar(
-            thousands, variant.mean, variant.deviation, color=colour, linewidth=1, capsize=3
+            variant.parameters,
+            variant.mean,
+            variant.deviation,
+            color=colour,
+            linewidth=1,
+            capsize=3,
         )
         axes.scatter(
-            thousands,
+            variant.parameters,
             variant.mean,
             420 * variant.multiply_adds / largest,
             color=colour,
@@ -129,7 +133,9 @@ def draw_accuracy(variants: Sequence[Variant]) -> Figure:
             edgecolors="white",
             label=f"{variant.mean:.2f}  {variant.name}",
         )
-    axes.set_xlabel("parameters, thousands")
+    axes.set_xlabel("parameters")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel("top-1 of the last epoch, % (mean and standard deviation)")
     axes.set_title(f"area of a circle: multiply-adds, {largest / 1e6:,.1f} M at most", fontsize=10)
     axes.grid(alpha=0.25)

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,7 +62,7 @@ def grad_cam(network: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor
 def draw(
     images: Tensor, labels: Tensor, views: Sequence[View], names: Sequence[str] | None
 ) -> Figure:
-    """A row for each image: it, and where each classifier looks for its true class.
+    """A column for each image: it, and where each classifier looks for its true class.
 
     Args:
         images: (N, 3, H, W), uint8.
@@ -70,27 +72,34 @@ def draw(
     """
 
     def name(label: int) -> str:
-        return names[label][:20] if names else str(label)
+        return names[label][:18] if names else str(label)
 
-    columns = 1 + len(views)
-    figure = Figure((2.1 * columns, 2.2 * len(images) + 0.3), dpi=130, layout="constrained")
-    grid = figure.subplots(len(images), columns, squeeze=False)
+    rows = 1 + len(views)
+    figure = Figure((1.6 * len(images) + 0.4, 1.85 * rows), dpi=130, layout="constrained")
+    grid = figure.subplots(rows, len(images), squeeze=False)
     for axes in grid.flatten():
-        axes.set_axis_off()
-    for row, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for axes, title in zip(grid[:, 0], ("image", *(view.title for view in views)), strict=True):
+        axes.set_ylabel(title, fontsize=9)
+    for column, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         pixels = image.permute(1, 2, 0).numpy()
-        grid[row, 0].imshow(pixels)
-        grid[row, 0].set_title(name(label), fontsize=9)
-        for axes, view in zip(grid[row, 1:], views, strict=True):
-            size = (image.shape[1], image.shape[2])
-            heat = F.interpolate(view.maps[row][None, None], size, mode="bilinear")[0, 0]
+        grid[0, column].imshow(pixels)
+        grid[0, column].set_title(name(label), fontsize=9)
+        for axes, view in zip(grid[1:, column], views, strict=True):
+            heat = _enlarged(view.maps[column], image.shape[1:])
             axes.imshow(pixels)
-            axes.imshow((heat / heat.max().clamp(min=1e-12)).numpy(), cmap="jet", alpha=0.45)
-            taken = int(view.chances[row].argmax())
-            text = f"{name(taken)}, {view.chances[row, taken]:.0%}"
+            axes.imshow(heat, cmap="turbo", vmin=0, vmax=1, alpha=0.2 + 0.45 * heat)
+            taken = int(view.chances[column].argmax())
             axes.set_title(
-                f"{view.title}\n{text}" if row == 0 else text,
+                f"{name(taken)}, {view.chances[column, taken]:.0%}",
                 fontsize=9,
                 color="black" if taken == label else "tab:red",
             )
     return figure
+
+
+def _enlarged(heat: Tensor, size: Sequence[int]) -> NDArray[np.float32]:
+    """A map (h, w) at the size of its image, its maximum being 1."""
+    heat = F.interpolate(heat[None, None], tuple(size), mode="bilinear")[0, 0]
+    return (heat / heat.max().clamp(min=1e-12)).cpu().numpy()

@@ -156,10 +156,11 @@ def _write(
         write_weights(eager.network, path, config)
         return
     graph = copy.deepcopy(eager)
-    if fold and isinstance(graph, Deployed):
-        graph.network = fold_batch_norms(graph.network)
+    if isinstance(graph, DeployedDetector):
+        if fold:
+            graph.network.backbone = fold_batch_norms(graph.network.backbone)
     elif fold:
-        graph.network.backbone = fold_batch_norms(graph.network.backbone)
+        graph.network = fold_batch_norms(graph.network)
     graph.to(memory_format=torch.contiguous_format)  # torch.export.save warns of any other
     program = trace(graph) if isinstance(graph, Deployed) else trace_detector(graph, images)
     with torch.inference_mode():

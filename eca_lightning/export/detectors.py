@@ -31,7 +31,7 @@ class DeployedDetector(nn.Module):
 
     def __init__(self, model: ObjectDetector) -> None:
         super().__init__()
-        self.network = model.detector
+        self.network: Any = model.detector
         self.first_label = model.first_label
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

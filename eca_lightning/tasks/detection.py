@@ -90,7 +90,7 @@ class ObjectDetector(LightningModule):
         self.lr_reference_batch = lr_reference_batch
         self.exempt_norms_and_biases = exempt_norms_and_biases
 
-        self.detector = detector.build()
+        self.detector: Any = detector.build()  # of torchvision, which has no types
         keep_boxes_in_float32(self.detector)
         self.first_label = FIRST_LABEL[detector.name]
         self.scores = DetectionScores(detector.name == "mask_rcnn", class_metrics)

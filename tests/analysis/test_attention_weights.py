@@ -151,7 +151,10 @@ def test_overlays_tell_what_each_classifier_takes_an_image_for():
     ]
     figure = draw(images, torch.tensor([0, 1]), views, ["cat", "dog"])
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["cat", "with\ncat, 90%", "without\ndog, 70%", "dog", "dog, 80%", "dog, 60%"]
+    assert titles == ["cat", "dog", "cat, 90%", "dog, 80%", "dog, 70%", "dog, 60%"]
+    assert [axes.get_ylabel() for axes in figure.axes[::2]] == ["image", "with", "without"]
+    wrong = [axes.title.get_color() == "tab:red" for axes in figure.axes[2:]]
+    assert wrong == [False, False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -183,9 +183,10 @@ def draw_channel_weights(
         axes.set_axis_off()
     for axes, layer in zip(panels, layers, strict=False):
         means = class_means(gates[layer], labels)
+        width = 0.9 if gates[layer].shape[1] <= 128 else 0.4
         for label, mean in means.items():
             name = names[label] if names else str(label)
-            axes.plot(mean.numpy(), linewidth=0.9, alpha=0.85, label=name[:24])
+            axes.plot(mean.numpy(), linewidth=width, alpha=0.85, label=name[:24])
         channels = torch.stack(list(means.values()))
         between = channels.std(dim=0, correction=0).mean()
         along = channels.std(dim=1, correction=0).mean()
@@ -193,9 +194,11 @@ def draw_channel_weights(
         axes.tick_params(labelsize=7)
         axes.margins(x=0.01)
     handles, texts = panels[0].get_legend_handles_labels()
-    figure.legend(
+    legend = figure.legend(
         handles, texts, loc="outside upper center", ncols=min(4, len(texts)), frameon=False
     )
+    for line in legend.get_lines():
+        line.set_linewidth(2)
     figure.supxlabel("channel; title: deviation over channels, and between classes", fontsize=9)
     figure.supylabel("mean gate", fontsize=9)
     return figure
@@ -251,7 +254,9 @@ def draw_kernels(kernels: Mapping[str, Tensor]) -> Figure:
             text = {"ha": "center", "va": "center", "fontsize": 7}
             colour = "white" if abs(weight) > 0.6 * limit else "black"
             axes.text(column, reach - half + tap, f"{weight:.2f}", text, color=colour)
-    axes.set_yticks(range(2 * reach + 1), [f"{tap:+d}" for tap in range(-reach, reach + 1)])
+    axes.set_yticks(
+        range(2 * reach + 1), [f"{tap:+d}" if tap else "0" for tap in range(-reach, reach + 1)]
+    )
     axes.set_ylabel("neighbouring channel")
     axes.set_xticks(range(len(kernels)), list(kernels), rotation=90, fontsize=8)
     axes.set_title("weights of ECA's kernels", fontsize=10)
