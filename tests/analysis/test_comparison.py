@@ -24,6 +24,8 @@ from eca_lightning.analysis.comparison_report import table
 from eca_lightning.analysis.comparison_statistics import difference, variants_of
 from eca_lightning.backbones import create_backbone
 
+pytestmark = pytest.mark.timeout(900)  # one minute on a quiet machine
+
 BASE = {
     "model": {
         "class_path": "eca_lightning.tasks.ImageClassifier",
@@ -161,7 +163,7 @@ def test_a_killed_cell_goes_on_and_ends_with_the_weights_of_one_left_alone(done,
     folder = tmp_path / "runs" / "k3" / "seed_4"
     last = folder / "checkpoints" / "last.ckpt"
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 250
+    deadline = time.monotonic() + 600
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
