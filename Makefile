@@ -8,10 +8,10 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test fuzz lint format constraints clean
+.PHONY: help setup quickstart test fuzz docker-check lint format constraints clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## Install what the project needs: system packages (with apt) and .venv
 	@echo "setup: .venv is ready"
@@ -38,6 +38,9 @@ test: $(READY) ## Run the tests
 
 fuzz: $(READY) ## Decode damaged JPEGs under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python tests/data/fuzz_crop_decode.py --count 20000
+
+docker-check: $(READY) ## Build the Dockerfile without a Docker engine, and try what it makes (as root)
+	$(BIN)/python tools/docker_check.py
 
 lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff check

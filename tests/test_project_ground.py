@@ -22,7 +22,7 @@ else:
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = ["3.10", "3.11", "3.12"]
-TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 JOBS = WORKFLOW["jobs"]
 BROUGHT_BY_EXTRAS = ["cv2", "ffcv", "nbclient", "numba", "onnx", "onnxruntime"]
@@ -62,7 +62,7 @@ def test_help_is_the_default_and_lists_every_target():
     shown = run_make()
     assert shown.returncode == 0
     assert shown.stdout == run_make("help").stdout
-    assert re.findall(r"^make (\w+) +\S", shown.stdout, re.MULTILINE) == TARGETS
+    assert re.findall(r"^make ([\w-]+) +\S", shown.stdout, re.MULTILINE) == TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -74,7 +74,7 @@ def test_every_target_can_be_planned(target):
 @pytest.mark.parametrize("name", [".ci/run", "CONTRIBUTING.md", "README.md", "data/README.md"])
 def test_make_targets_that_are_written_about_exist(name):
     text = (ROOT / name).read_text()
-    mentioned = re.findall(r"(?:^|`)make\s+(\w+)", text, re.MULTILINE)
+    mentioned = re.findall(r"(?:^|`)make\s+([\w-]+)", text, re.MULTILINE)
     assert mentioned
     assert set(mentioned) <= set(TARGETS)
 
