@@ -68,7 +68,7 @@ def make_base() -> None:
     shipped = answer("run", "--isolation", "chroot", container, "--", "python", "--version")
     if not shipped.startswith(f"Python {python}."):
         sys.exit(f"docker-check: Debian {release} ships {shipped}, no stand-in for {image}")
-    buildah("commit", "--rm", container, f"docker.io/library/{image}")
+    buildah("commit", "--rm", container, image)
 
 
 def try_out(pip_volumes: list[str]) -> None:
