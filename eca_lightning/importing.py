@@ -1,6 +1,5 @@
 """``eca-lightning import``: weights of others become checkpoints, and classifiers in Python."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.pretrained import Match, load_weights, match_weights, summary
 from eca_lightning.backbones.recognition import recognise
 from eca_lightning.backbones.weights_file import WeightsFile, read_weights
+from eca_lightning.files import unfinished
 from eca_lightning.tasks.classification import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
 
 # What names and shapes of weights do not show: a run's config decides it.
@@ -141,13 +141,8 @@ def _save(model: ImageClassifier, backbone: dict[str, Any], output: Path) -> Non
         "optimizer_states": [],
         "lr_schedulers": [],
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(output.name + ".unfinished")
-    try:
-        torch.save(checkpoint, unfinished)
-        os.replace(unfinished, output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with unfinished(output) as part:
+        torch.save(checkpoint, part)
 
 
 def _print(

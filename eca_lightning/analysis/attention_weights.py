@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from eca_lightning.analysis import grad_cam
-from eca_lightning.analysis.files import unfinished
 from eca_lightning.data import ImageFolderDataModule
+from eca_lightning.files import unfinished
 from eca_lightning.importing import load_classifier
 from eca_lightning.tasks import ImageClassifier
 from eca_lightning.training.callbacks.attention_figures import (
@@ -87,7 +87,6 @@ def attention(
         gates = gates_of_classifier(models[0], images)
         drawn += figures(models[0].backbone, gates, labels, names)
     drawn.append(("grad_cam", _overlays(models, images, labels, names)))
-    output.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn:
         with unfinished(output / f"{name}.png") as part:
             figure.savefig(part, dpi=150)

@@ -21,8 +21,8 @@ from eca_lightning.analysis.comparison_grid import Cell, read_grid
 from eca_lightning.analysis.comparison_report import report
 from eca_lightning.analysis.comparison_statistics import Row
 from eca_lightning.analysis.complexity import complexity
-from eca_lightning.analysis.files import unfinished
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.files import unfinished
 
 COLUMNS = (
     "variant",

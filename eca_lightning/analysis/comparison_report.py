@@ -16,7 +16,7 @@ from eca_lightning.analysis.comparison_statistics import (
     difference,
     variants_of,
 )
-from eca_lightning.analysis.files import unfinished
+from eca_lightning.files import unfinished
 
 _EXPLANATION = (
     "Top-1 in %, mean and standard deviation over the seeds; differences in points, of the last "

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from eca_lightning.analysis.loader_contenders import OURS, ContenderName, Workload
 from eca_lightning.analysis.loader_turns import Turn
+from eca_lightning.files import unfinished
 
 
 @dataclass
@@ -63,7 +64,7 @@ def report(results: list[Result], title: str, output: Path) -> None:
         output: Folder for the files.
     """
     rows = [_row(result, results) for result in results]
-    with (output / "loaders.csv").open("w", newline="") as file:
+    with unfinished(output / "loaders.csv") as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
@@ -181,4 +182,5 @@ def _draw(results: list[Result], title: str, path: Path) -> None:
     axes.set_xlabel("images/s (median, and from least to greatest)")
     axes.set_title(title, fontsize="medium")
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    with unfinished(path) as part:
+        figure.savefig(part, dpi=150, bbox_inches="tight")

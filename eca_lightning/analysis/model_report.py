@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from eca_lightning.files import unfinished
+
 Interval = tuple[float, float, float]
 """A median and its 95% interval."""
 
@@ -60,7 +62,7 @@ def ratio(result: Result, base: Result) -> Interval:
 def write_csv(results: list[Result], path: Path) -> None:
     """Write a line for each result; in each pass and mode they are compared with the first."""
     rows = _rows(results)
-    with path.open("w", newline="") as file:
+    with unfinished(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
@@ -174,4 +176,5 @@ def _draw(
         axes.set_xlabel(f"time / {base.contender}")
     panels[0].invert_yaxis()
     figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=150)
+    with unfinished(path) as part:
+        figure.savefig(part, dpi=150)

@@ -1,8 +1,6 @@
 """The command ``export``."""
 
 import copy
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from eca_lightning.export.detectors import (
 )
 from eca_lightning.export.formats import Runner, check_format, runner, write_graph, write_weights
 from eca_lightning.export.graphs import Deployed, output_difference, trace
+from eca_lightning.files import unfinished
 from eca_lightning.importing import load_classifier
 from eca_lightning.tasks import ImageClassifier, ObjectDetector
 
@@ -88,15 +87,11 @@ def export(
         batches = _random_images([(n, channels, *size) for n in _BATCHES for size in _SIZES])
         if not preprocess:
             batches = [(images - eager.mean) / eager.std for images in batches]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        unfinished = Path(folder) / output.name
-        _write(eager.eval(), unfinished, _config(model), fold, batches[0])
-        run = runner(unfinished)
+    with unfinished(output) as part:
+        _write(eager.eval(), part, _config(model), fold, batches[0])
+        run = runner(part)
         for images in batches:
             _check(eager, run, images, output)
-        for file in sorted(Path(folder).iterdir()):  # a .json before its .safetensors
-            os.replace(file, output.with_name(file.name))
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 

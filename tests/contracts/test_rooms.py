@@ -21,6 +21,10 @@ def test_a_room_imports_only_from_rooms_before_it(room):
                 assert module.split(".")[1:2] not in [[r] for r in later], f"{path}: {module}"
 
 
+def test_what_all_rooms_share_imports_from_none():
+    assert "eca_lightning" not in (PACKAGE / "files.py").read_text()
+
+
 def test_every_room_is_listed():
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     assert rooms <= set(ROOMS)

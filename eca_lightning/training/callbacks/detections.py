@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torchvision.ops import box_convert
 
+from eca_lightning.files import unfinished
 from eca_lightning.tasks.detection import Batch, Detections, ObjectDetector
 from eca_lightning.training.callbacks.detection_images import draw_objects, require_score
 
@@ -91,11 +92,9 @@ class DetectionWriter(Callback):
             torch.distributed.all_gather_object(of_ranks, results)
             results = {index: found for part in of_ranks for index, found in part.items()}
         if trainer.is_global_zero:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self._file.with_name(self._file.name + ".unfinished")
             in_order = [result for index in sorted(results) for result in results[index]]
-            unfinished.write_text(json.dumps(in_order))
-            os.replace(unfinished, self._file)
+            with unfinished(self._file) as part:
+                part.write_text(json.dumps(in_order))
             rank_zero_info(f"{len(in_order)} detections on {len(results)} images: {self._file}")
 
 
@@ -139,7 +138,5 @@ def file_names(paths: Sequence[Path] | None) -> list[str]:
 
 
 def _save(pixels: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    Image.fromarray(pixels).save(unfinished, format="JPEG", quality=92)
-    os.replace(unfinished, path)
+    with unfinished(path) as part:
+        Image.fromarray(pixels).save(part, quality=92)

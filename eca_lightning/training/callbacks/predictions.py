@@ -1,7 +1,6 @@
 """Predictions as a table."""
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from eca_lightning.files import unfinished
 from eca_lightning.tasks.classification import ImageClassifier
 
 
@@ -80,13 +80,10 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         columns = len(next(iter(rows.values()))) // 2
         header = [f"{what}_{k + 1}" for k in range(columns) for what in ("class", "probability")]
-        output.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = output.with_name(output.name + ".unfinished")
-        with unfinished.open("w", newline="") as file:
+        with unfinished(output) as part, part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["image", *header])
             writer.writerows([paths[i] if paths else i, *rows[i]] for i in sorted(rows))
-        os.replace(unfinished, output)
         rank_zero_info(f"{len(rows)} predictions: {output}")
 
 
