@@ -11,7 +11,7 @@ COMMANDS = {
     "fit": "train, validating after each epoch",
     "validate": "score a checkpoint on the validation images",
     "test": "score a checkpoint on the test images",
-    "predict": "write the best classes of each image of a folder to a CSV file",
+    "predict": "write the best classes of images to a table, or the objects on them",
     "data": "write data sets; verify and describe .beton files",
     "models": "list the models of the paper: parameters and FLOPs, ours beside its own",
     "benchmark": "time data loaders and networks, ours beside others",

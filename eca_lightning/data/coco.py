@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader
 
 from eca_lightning.data.coco_annotations import CocoAnnotations
 from eca_lightning.data.coco_batches import (
@@ -16,10 +15,10 @@ from eca_lightning.data.coco_batches import (
 )
 from eca_lightning.data.coco_files import read_annotations, require_images
 from eca_lightning.data.datamodule import NEEDED, Split
-from eca_lightning.data.folder_loader import safe_start_method
-from eca_lightning.data.images import existing_folder, list_images
+from eca_lightning.data.images import find_images
 from eca_lightning.data.loader import EpochLoader
 from eca_lightning.data.options import require_at_least
+from eca_lightning.data.prediction import OnUnreadable
 from eca_lightning.data.resumable import ResumableDataModule
 from eca_lightning.data.views import View
 
@@ -32,7 +31,7 @@ class CocoDataModule(ResumableDataModule):
     id), ``boxes`` (float32, ``(n, 4)``, XYXY in pixels), ``labels`` (int64, ``(n,)``, from 0:
     index into the categories sorted by id), ``area`` (float32, ``(n,)``), ``iscrowd`` (bool,
     ``(n,)``) and, if asked for, ``masks`` (uint8, ``(n, H, W)``). That of prediction holds
-    ``image_id`` alone, the index of the file among the sorted ones.
+    ``image_id`` alone, the index of the file.
 
     Training leaves out crowds, degenerate boxes and images without any other, and clips boxes to
     their images; its epochs are shuffled by ``(seed, epoch)``, flips follow from ``(seed, epoch,
@@ -50,7 +49,8 @@ class CocoDataModule(ResumableDataModule):
         train_annotations: Annotation file of the training images, of COCO's format.
         val_annotations: Annotation file of the validation images.
         test_annotations: Annotation file of the test images.
-        predict: A folder of images, at any depth.
+        predict: Images without annotations: a folder, at any depth; a glob, in quotes; a .txt file
+            with a path in each line; or one image.
         batch_size: Training images a rank takes at a time.
         eval_batch_size: The same for validation, test and prediction.
         num_workers: Decoding processes a rank, 0 decodes in the training process; the cores of the
@@ -59,6 +59,8 @@ class CocoDataModule(ResumableDataModule):
         flip: Mirror training images horizontally, every other one at random.
         group_by_aspect_ratio: Whether training batches hold landscapes or portraits alone, which
             saves the padding to a common size, but for what is left over.
+        on_unreadable: What prediction does about an image that cannot be read: ``skip`` it, say so
+            and go on, or ``raise`` an error.
         seed: Seed of order and flips; that of seed_everything if None.
 
     Raises:
@@ -81,9 +83,10 @@ class CocoDataModule(ResumableDataModule):
         masks: bool = False,
         flip: bool = True,
         group_by_aspect_ratio: bool = True,
+        on_unreadable: OnUnreadable = "skip",
         seed: int | None = None,
     ) -> None:
-        super().__init__(num_workers, seed)
+        super().__init__(num_workers, seed, on_unreadable)
         below = root or Path()
         self.paths: dict[Split, Path | None] = {
             "train": train and below / train,
@@ -119,7 +122,7 @@ class CocoDataModule(ResumableDataModule):
         """
         for split in NEEDED[stage]:
             if split == "predict":
-                existing_folder(self._path(split, self.paths), "data.predict")
+                find_images(self._path(split, self.paths), "data.predict")
             elif stage != "fit" or split == "train" or self.paths[split]:
                 folder = self._path(split, self.paths)
                 require_images(self._annotations(split), folder, f"data.{split}")
@@ -174,21 +177,9 @@ class CocoDataModule(ResumableDataModule):
         return self._loader("test")
 
     def predict_dataloader(self) -> Any:
-        """Batches of the images of a folder in the order of their paths.
-
-        A torch DataLoader, to which Lightning gives its sampler: no rank is padded, and
-        ``dataset.paths`` names the files.
-        """
-        files = list_images(self._path("predict", self.paths), "data.predict")
-        workers = self._workers()
-        return DataLoader(
-            NumberedImages(files),
-            batch_size=self.eval_batch_size,
-            num_workers=workers,
-            collate_fn=collate_images,
-            pin_memory=self._device().type == "cuda",
-            multiprocessing_context=safe_start_method(workers),
-        )
+        """Batches of images alone, see `eca_lightning.data.prediction.PredictionLoader`."""
+        files = find_images(self._path("predict", self.paths), "data.predict")
+        return self._prediction_loader(NumberedImages(files), self.eval_batch_size, collate_images)
 
     def _path(self, split: Split, paths: dict[Split, Path | None]) -> Path:
         path = paths[split]

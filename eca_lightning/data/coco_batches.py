@@ -134,21 +134,24 @@ class NumberedImages(Dataset[tuple[Tensor, Target]]):
 
     Attributes:
         paths: The same.
+        view: The whole image.
     """
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
+        self.view = View("full", 1, 1)  # whatever the size: only a flip would count
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+    def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
         """Pixels, uint8, of shape ``(3, height, width)``, and the target, of ``image_id`` alone.
 
         Raises:
             ValueError: The file cannot be decoded.
         """
+        index = key if isinstance(key, int) else key[0]
         return _read(self.paths[index]), {"image_id": torch.tensor(index)}
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from eca_lightning.data.augment import Augmentation
-from eca_lightning.data.folder_loader import FileDataset, collate, safe_start_method
-from eca_lightning.data.images import existing_folder, image_size_of, list_images
+from eca_lightning.data.folder_loader import FileDataset, collate
+from eca_lightning.data.images import find_images, first_image_size
 from eca_lightning.data.loader import EpochLoader
 from eca_lightning.data.options import require_at_least
 from eca_lightning.data.order import BatchOrder
+from eca_lightning.data.prediction import OnUnreadable
 from eca_lightning.data.resumable import ResumableDataModule
 from eca_lightning.data.views import View, ViewName
 
@@ -54,7 +54,8 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         train: Training set.
         val: Validation set; ``fit`` without one does not validate.
         test: Test set.
-        predict: A folder of images, at any depth; their labels are -1.
+        predict: Images without labels: a folder, at any depth; a glob, in quotes; a .txt file with
+            a path in each line; or one image. Their labels are -1.
         batch_size: Training samples a rank takes at a time.
         eval_batch_size: The same for validation, test and prediction; batch_size if None.
         num_workers: Decoding threads or processes a rank; the cores of the machine shared out
@@ -72,6 +73,8 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         repeats: Times that a training epoch takes each of its samples, each time with another crop
             (repeated augmentation, arXiv 1901.09335). An epoch keeps its length, so that it visits
             but one in ``repeats`` of the samples.
+        on_unreadable: What prediction does about an image file that cannot be read: ``skip`` it,
+            say so and go on, or ``raise`` an error. A damaged .beton is always an error.
         augment: What else is changed in training images, in this order, after crop and flip: a list
             of ColorJitter, TrivialAugment, RandAugment and RandomErasing.
 
@@ -98,9 +101,10 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         seed: int | None = None,
         repeats: int = 1,
+        on_unreadable: OnUnreadable = "skip",
         augment: list[Augmentation] | None = None,
     ) -> None:
-        super().__init__(num_workers, seed)
+        super().__init__(num_workers, seed, on_unreadable)
         below = root or Path()
         self.paths: dict[Split, Path | None] = {
             "train": train and below / train,
@@ -148,7 +152,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         """
         for split in NEEDED[stage]:
             if split == "predict" and self._path(split).suffix != ".beton":
-                existing_folder(self._path(split), "data.predict")
+                find_images(self._path(split), "data.predict")
             elif stage != "fit" or split == "train" or self.paths[split]:
                 self._source(split)
         if stage == "fit" and self.paths["val"]:
@@ -187,22 +191,17 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         return self._loader("test", self.eval_view)
 
     def predict_dataloader(self) -> Any:
-        """Batches of the images of a folder in the order of their paths, with labels -1.
+        """Batches of images without labels, see `eca_lightning.data.prediction.PredictionLoader`.
 
-        A torch DataLoader, to which Lightning gives its sampler: no rank is padded, prediction
-        writers are told the indices, and ``dataset.paths`` names the files.
+        ``batch_indices`` of the loader tells which files a batch is of, ``dataset.paths`` their
+        names and ``unreadable`` what is missing.
         """
-        folder = self._path("predict")
-        files = list_images(folder, "data.predict")
-        size = image_size_of(files[0]) if self.eval_view == "full" else None
-        workers = self._workers()
-        return DataLoader(
+        files = find_images(self._path("predict"), "data.predict")
+        size = first_image_size(files) if self.eval_view == "full" else None
+        return self._prediction_loader(
             FileDataset(files, None, self._view(self.eval_view, False, size)),
-            batch_size=self.eval_batch_size or self.batch_size,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=self._device().type == "cuda",
-            multiprocessing_context=safe_start_method(workers),
+            self.eval_batch_size or self.batch_size,
+            collate,
         )
 
     def _path(self, split: Split) -> Path:

@@ -1,5 +1,8 @@
-"""Image files: reading one as RGB, and listing those of a folder."""
+"""Image files: reading one as RGB, and listing many."""
 
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +59,14 @@ def image_size_of(path: Path) -> tuple[int, int]:
     """
     image = open_rgb(path)
     return image.height, image.width
+
+
+def first_image_size(paths: Sequence[Path]) -> tuple[int, int] | None:
+    """Height and width of the first image file that can be read; None if none can."""
+    for path in paths:
+        with suppress(ValueError):
+            return image_size_of(path)
+    return None
 
 
 def existing_folder(path: Path, name: str) -> Path:
@@ -118,25 +129,61 @@ def list_class_folders(root: Path, name: str = "source") -> LabelledFiles:
     return LabelledFiles(class_names, paths, [label for _, label in files])
 
 
-def list_images(root: Path, name: str = "predict") -> list[Path]:
-    """List the images of a folder at any depth, sorted by path.
+def find_images(source: Path, name: str = "predict") -> list[Path]:
+    """List the images that a path stands for, without opening them.
 
     Args:
-        root: The folder.
-        name: What the folder is for, as the user calls it.
+        source: A folder, whose images at any depth are sorted by path; a glob, in which ``**`` is
+            any number of folders, sorted too; an image; or a .txt file with a path in each line,
+            whose order is kept. Relative paths in it start at the current folder. Of folders and
+            globs those files are taken that torchvision's ImageFolder takes, by their extension.
+        name: What the images are for, as the user calls it.
 
     Returns:
         The paths.
 
     Raises:
-        FileNotFoundError: The folder does not exist.
-        NotADirectoryError: It is a file.
-        ValueError: It holds no image.
+        FileNotFoundError: The source does not exist, or nothing that a list names.
+        ValueError: There is no image, or the source is a file of another kind.
     """
-    existing_folder(root, name)
-    paths = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in IMG_EXTENSIONS]
-    if not paths:
+    known = ", ".join(IMG_EXTENSIONS)
+    if source.is_dir():
+        found: Iterable[Path] = source.rglob("*")
+        lacks = "holds"
+    elif source.is_file():
+        if _is_image(source):
+            return [source]
+        if source.suffix == ".txt":
+            return _listed(source, name)
+        hint = "; .beton files are read by FFCVDataModule" if source.suffix == ".beton" else ""
         raise ValueError(
-            f"{name}: {root} holds no image (no file ending in {', '.join(IMG_EXTENSIONS)})"
+            f"{name}: {source} is neither a folder, nor an image ({known}), "
+            f"nor a list of images (.txt){hint}"
+        )
+    elif any(sign in str(source) for sign in "*?["):
+        found = map(Path, glob(str(source), recursive=True))
+        lacks = "matches"
+    else:
+        raise FileNotFoundError(f"{name}: {source} does not exist")
+    if not (images := sorted(filter(_is_image, found))):
+        raise ValueError(f"{name}: {source} {lacks} no image (no file ending in {known})")
+    return images
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMG_EXTENSIONS
+
+
+def _listed(file: Path, name: str) -> list[Path]:
+    """The files that a list names. Some may be missing, which shows when they are read."""
+    # File names need not be UTF-8, and lists made on Windows begin with a mark.
+    lines = file.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+    paths = [Path(line.rstrip("\r")) for line in lines if line.strip()]
+    if not paths:
+        raise ValueError(f"{name}: {file} names no image: write a path in each line")
+    if not any(path.is_file() for path in paths):
+        raise FileNotFoundError(
+            f"{name}: of the {len(paths)} files that {file} names none is there, {paths[0]} for "
+            "one; relative paths start at the current folder"
         )
     return paths

@@ -1,6 +1,7 @@
 """A data module whose training set is resumed at the batch where a checkpoint stopped."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 
 from eca_lightning.data.loader import EpochLoader
 from eca_lightning.data.options import require_at_least
+from eca_lightning.data.prediction import OnUnreadable, PredictionLoader, require_on_unreadable
 
 
 class ResumableDataModule(LightningDataModule):
@@ -17,16 +19,21 @@ class ResumableDataModule(LightningDataModule):
         num_workers: Decoding threads or processes a rank; the cores of the machine shared out
             among its ranks if None.
         seed: Seed of all that is random; that of seed_everything if None.
+        on_unreadable: What prediction does about an image file that cannot be read.
 
     Raises:
         ValueError: An option is out of range.
     """
 
-    def __init__(self, num_workers: int | None, seed: int | None) -> None:
+    def __init__(
+        self, num_workers: int | None, seed: int | None, on_unreadable: OnUnreadable
+    ) -> None:
         super().__init__()
         require_at_least(0, num_workers=num_workers, seed=seed)
+        require_on_unreadable(on_unreadable)
         self.num_workers = num_workers
         self.seed = seed
+        self.on_unreadable = on_unreadable
         self._loaders: list[EpochLoader] = []
         self._train_loader: EpochLoader | None = None
         self._resume_at: dict[str, Any] | None = None
@@ -56,6 +63,24 @@ class ResumableDataModule(LightningDataModule):
         if self._resume_at is not None:
             loader.load_state_dict(self._resume_at)
             self._resume_at = None
+        return loader
+
+    def _prediction_loader(
+        self, dataset: Any, batch_size: int, collate_fn: Callable[[list[Any]], Any]
+    ) -> PredictionLoader:
+        """Build a loader of image files for this rank and remember to close it."""
+        trainer = self.trainer
+        loader = PredictionLoader(
+            dataset,
+            batch_size=batch_size,
+            collate_fn=collate_fn,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            on_unreadable=self.on_unreadable,
+            num_workers=self._workers(),
+            pin_memory=self._device().type == "cuda",
+        )
+        self._loaders.append(loader)
         return loader
 
     def _run_seed(self) -> int:

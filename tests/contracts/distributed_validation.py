@@ -3,8 +3,9 @@
     python tests/contracts/distributed_validation.py FOLDER RANKS
 
 scores the network of seed 0 on ``FOLDER/images`` and, with FFCV, ``FOLDER/images.beton``, and
-leaves the figures in ``FOLDER/RANKS.json``. On two ranks it also trains an epoch and leaves
-``FOLDER/*.ckpt``, which one rank scores again.
+leaves the figures in ``FOLDER/RANKS.json``; it predicts what ``FOLDER/*.txt`` and the .beton hold,
+and leaves ``FOLDER/RANKS/MODULE/SOURCE/predictions.csv``. On two ranks it also trains an epoch and
+leaves ``FOLDER/*.ckpt``, which one rank scores again.
 """
 
 import json
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.data import FFCVDataModule, ImageFolderDataModule
 from eca_lightning.tasks import ImageClassifier
+from eca_lightning.training.callbacks import PredictionWriter
 
 
 def make_trainer(ranks, **options):
@@ -41,17 +43,15 @@ def main(folder, ranks):
     for name, (module, path) in modules.items():
         seed_everything(0, verbose=False)
         model = ImageClassifier(BackboneConfig("resnet20", "eca", num_classes=7))
-        data = module(
-            train=path,
-            val=path,
-            test=path,
-            batch_size=4,
-            image_size=16,
-            resize_size=18,
-            num_workers=0,
-        )
+        options = {"batch_size": 4, "image_size": 16, "resize_size": 18, "num_workers": 0}
+        data = module(train=path, val=path, test=path, **options)
         figures[f"{name} validate"] = make_trainer(ranks).validate(model, data, verbose=False)
         figures[f"{name} test"] = make_trainer(ranks).test(model, data, verbose=False)
+        sources = [*folder.glob("*.txt"), *([path] if name == "ffcv" else [])]
+        for source in sorted(sources):
+            place = folder / str(ranks) / name / source.stem
+            predict = make_trainer(ranks, callbacks=[PredictionWriter()], default_root_dir=place)
+            predict.predict(model, module(predict=source, **options), return_predictions=False)
         trained = folder / f"{name}.ckpt"
         if ranks == 2:
             run = make_trainer(ranks, max_epochs=1, num_sanity_val_steps=0)

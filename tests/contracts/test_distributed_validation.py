@@ -1,5 +1,6 @@
-"""Validation gives the same figures, to the last digit, on any number of ranks."""
+"""Validation and prediction give the same figures, to the last digit, on any number of ranks."""
 
+import csv
 import json
 import os
 import subprocess
@@ -29,6 +30,10 @@ def figures(tmp_path_factory):
         path = folder / "images" / f"{sample % CLASSES}" / f"{sample}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (24, 20, 3), np.uint8)).save(path)
+    paths = sorted((folder / "images").rglob("*.png"))
+    paths[5:5] = [folder / "gone.png"]
+    (folder / "list.txt").write_text("\n".join(map(str, paths)))
+    (folder / "one.txt").write_text(str(paths[0]))  # fewer images than ranks
     if find_spec("ffcv"):
         write_image_folder(folder / "images", folder / "images.beton", mode="raw")
     driver = Path(__file__).with_name("distributed_validation.py")
@@ -43,6 +48,10 @@ def figures(tmp_path_factory):
         )
         assert done.returncode == 0, done.stderr[-3000:]
         found[ranks] = json.loads((folder / f"{ranks}.json").read_text())
+        for table in (folder / str(ranks)).rglob("predictions.csv"):
+            name = f"{table.parents[1].name} predict {table.parent.name}"
+            with table.open() as file:
+                found[ranks][name] = list(csv.DictReader(file))
     return found
 
 
@@ -66,3 +75,15 @@ def test_ranks_leave_no_trace_in_the_figures(figures, module, stage, ranks):
 def test_validation_within_a_run_on_two_ranks_is_that_of_its_weights(figures, module):
     assert figures[2][f"{module} trained"] == figures[1][f"{module} trained"]
     assert figures[2][f"{module} trained"] != figures[2][f"{module} validate"]  # it has learnt
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("source", ["list", "one", "images"])
+def test_ranks_leave_no_trace_in_the_predictions(figures, module, source, ranks):
+    if (module, source) == ("folder", "images"):
+        pytest.skip("a .beton is for FFCV")
+    rows = figures[ranks][f"{module} predict {source}"]
+    assert rows == figures[1][f"{module} predict {source}"]
+    assert len(rows) == {"list": SAMPLES + 1, "one": 1, "images": SAMPLES}[source]
+    unreadable = [number for number, row in enumerate(rows) if row["error"]]
+    assert unreadable == ([5] if source == "list" else [])

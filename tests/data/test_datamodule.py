@@ -51,6 +51,7 @@ def ffcv_module(photo_beton):
         ({"scale": (0.0, 1.0)}, r"data\.scale"),
         ({"ratio": (2.0, 1.0)}, r"data\.ratio"),
         ({"seed": -3}, r"data\.seed"),
+        ({"on_unreadable": "ask"}, r"data\.on_unreadable must be skip or raise, got 'ask'"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
@@ -191,7 +192,12 @@ def test_prediction_names_its_files(image_folder, photo_beton):
     for module in (ImageFolderDataModule, FFCVDataModule):
         loader = module(predict=image_folder, eval_batch_size=5, **SMALL).predict_dataloader()
         assert loader.dataset.paths == sorted(image_folder.rglob("*.jpg"))
-        assert [len(labels) for _, labels in loader] == [5, 5, 5, 5, 1]
+        batches = list(loader)
+        assert [len(labels) for _, labels in batches] == [5, 5, 5, 5, 1]
+        assert {(images.dtype, *images.shape[1:]) for images, _ in batches} == {
+            (torch.uint8, 3, 32, 32)
+        }
+        assert set(torch.cat([labels for _, labels in batches]).tolist()) == {-1}
     loader = FFCVDataModule(predict=photo_beton, **SMALL).predict_dataloader()
     assert loader.batch_indices(5).tolist() == [20, -1, -1, -1]
 
@@ -200,8 +206,9 @@ def test_processes_can_start_beside_ffcvs_threads(image_folder, ffcv_module):
     next(iter(ffcv_module.train_dataloader()))
     module = FFCVDataModule(predict=image_folder, **{**SMALL, "num_workers": 1})
     loader = module.predict_dataloader()
-    assert loader.multiprocessing_context.get_start_method() == "forkserver"
+    assert loader._batches.multiprocessing_context.get_start_method() == "forkserver"
     assert sum(len(labels) for _, labels in loader) == 21
+    module.teardown("predict")
 
 
 def test_the_seed_is_that_of_the_run_unless_given(image_folder, monkeypatch):

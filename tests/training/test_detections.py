@@ -1,6 +1,7 @@
 """Detections as files and pictures."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tiny_scenes import CATEGORY_IDS, CLASSES, TinyScenes, tiny_detector
 from torchvision.ops import box_convert
 
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.data import CocoDataModule
 from eca_lightning.tasks import ImageClassifier, ObjectDetector
 from eca_lightning.training.callbacks import (
     DetectionImages,
@@ -22,6 +24,7 @@ from eca_lightning.training.callbacks import (
     PredictionWriter,
     detection_images,
 )
+from eca_lightning.training.callbacks.detections import file_names
 
 FILES = ["00.jpg", "01.jpg", "02.jpeg", "03.jpg", "04.png", "05.jpg", "05.png", "sub/05.jpg"]
 
@@ -108,6 +111,32 @@ def test_default_place_and_boxes_without_masks_files_or_classes(tmp_path):
     assert {result["category_id"] for result in results} <= {0, 1}
     drawn = {path.name for path in (tmp_path / "annotated").iterdir()}
     assert drawn == {f"{i}.jpg" for i in range(8)}
+
+
+def test_images_that_cannot_be_read_are_left_out(masks, tmp_path, caplog):
+    names = ["a.png", "b.png", "deep/c.png", "d.png"]
+    for name, (image, _) in zip(names, TinyScenes().val_scenes, strict=False):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "b.png").write_bytes(b"no image")
+    scenes = CocoDataModule(predict=tmp_path / "in", num_workers=0, eval_batch_size=2)
+    with caplog.at_level("INFO"):
+        predictions = predict(tmp_path, masks, scenes, DetectionWriter(tmp_path / "out" / "f.json"))
+    assert len(predictions) == 3
+    results = json.loads((tmp_path / "out" / "f.json").read_text())
+    places = {(result["image_id"], result["file_name"]) for result in results}
+    assert places == {(0, "a.png"), (2, "d.png"), (3, "deep/c.png")}
+    assert f"cannot read the image {tmp_path}/in/b.png" in caplog.text
+    assert "1 images could not be read" in caplog.text
+    drawn = {path.name for path in (tmp_path / "out" / "annotated").rglob("*.jpg")}
+    assert drawn == {"a.png.jpg", "c.png.jpg", "d.png.jpg"}
+
+
+def test_names_of_a_list_with_both_kinds_of_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert file_names([Path("a/1.jpg"), tmp_path / "b" / "2.jpg"]) == ["a/1.jpg", "b/2.jpg"]
+    assert file_names([Path("a/1.jpg")]) == ["1.jpg"]
+    assert file_names([Path("a/../b/1.jpg"), Path("c/2.jpg")]) == ["b/1.jpg", "c/2.jpg"]
 
 
 def test_nothing_found_is_an_empty_list(data, tmp_path):

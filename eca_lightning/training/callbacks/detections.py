@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
@@ -16,17 +15,20 @@ from torchvision.ops import box_convert
 from eca_lightning.files import unfinished
 from eca_lightning.tasks.detection import Batch, Detections, ObjectDetector
 from eca_lightning.training.callbacks.detection_images import draw_objects, require_score
+from eca_lightning.training.callbacks.predictions import report_unreadable, unreadable_files
+from eca_lightning.training.callbacks.ranks import of_all_ranks
 
 
 class DetectionWriter(Callback):
     """Writes what a detector finds by ``eca-lightning predict``: a JSON file, annotated images.
 
     The file holds a list of COCO's results, which pycocotools' ``loadRes`` reads: ``image_id``,
-    the place of the image in the sorted folder; ``category_id``, the one of the annotations that
+    the place of the image among those to predict; ``category_id``, the one of the annotations that
     the detector was trained on; ``bbox``, XYWH in pixels; ``score``; the mask as run lengths,
-    ``segmentation``, by Mask R-CNN; and ``file_name`` within the folder, by which the images can be
-    found in a data set of other ids. Where a result has both, ``loadRes`` takes its area from the
-    box rather than from the mask. The file appears when all images are done.
+    ``segmentation``, by Mask R-CNN; and ``file_name`` within the folder that the images have in
+    common, by which they can be found in a data set of other ids. Where a result has both,
+    ``loadRes`` takes its area from the box rather than from the mask. The file appears when all
+    images are done; those that could not be read are left out and named in the log.
 
     Beside it, ``annotated`` has each image with what was found on it, as JPEG.
 
@@ -85,17 +87,16 @@ class DetectionWriter(Callback):
         """Collect the results of all ranks and write them, in the order of the data."""
         if not isinstance(pl_module, ObjectDetector):
             return
-        results = self._results
+        parts = of_all_ranks(trainer, self._results)
+        unreadable = unreadable_files(trainer)
         self._results = {}
-        if trainer.world_size > 1:
-            of_ranks: list[dict[int, list[dict[str, Any]]]] = [{}] * trainer.world_size
-            torch.distributed.all_gather_object(of_ranks, results)
-            results = {index: found for part in of_ranks for index, found in part.items()}
         if trainer.is_global_zero:
+            results = {index: found for part in parts for index, found in part.items()}
             in_order = [result for index in sorted(results) for result in results[index]]
             with unfinished(self._file) as part:
                 part.write_text(json.dumps(in_order))
             rank_zero_info(f"{len(in_order)} detections on {len(results)} images: {self._file}")
+            report_unreadable(unreadable)
 
 
 def coco_results(
@@ -133,8 +134,9 @@ def file_names(paths: Sequence[Path] | None) -> list[str]:
     """The names of files within the folder that they have in common; none without paths."""
     if not paths:
         return []
-    folder = os.path.commonpath([Path(path).parent for path in paths])
-    return [Path(path).relative_to(folder).as_posix() for path in paths]
+    absolute = [os.path.abspath(path) for path in paths]  # a list may mix both kinds
+    folder = os.path.commonpath([os.path.dirname(path) for path in absolute])
+    return [os.path.relpath(path, folder) for path in absolute]
 
 
 def _save(pixels: Any, path: Path) -> None:

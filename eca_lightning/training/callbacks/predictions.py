@@ -1,29 +1,38 @@
 """Predictions as a table."""
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 from torch import Tensor
 
-from eca_lightning.files import unfinished
 from eca_lightning.tasks.classification import ImageClassifier
+from eca_lightning.training.callbacks.ranks import of_all_ranks
+from eca_lightning.training.callbacks.tables import Columns, Row, check_table, write_table
+
+Best = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""Indices of images (N,), and their best classes and the chances of these, both (N, top)."""
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes ``eca-lightning predict``'s CSV: a row an image, its best classes and their chances.
+    """Writes ``eca-lightning predict``'s table: a row an image, its best classes and their chances.
 
     Columns: ``image`` (path, or index where the data has no paths), then ``class_1``,
-    ``probability_1`` and so on, the most probable first. The file appears when all images are done.
-    It is for classifiers: other models' predictions are left to other callbacks.
+    ``probability_1`` and so on, the most probable first, and ``error``. An image that could not be
+    read has a row as well, whose ``error`` says why and whose other columns are empty. The file
+    appears when all images are done. It is for classifiers: other models' predictions are left to
+    other callbacks.
 
     Args:
-        output: The CSV file to write. Default: ``predictions.csv`` in the run's folder.
+        output: The file to write: .csv, .jsonl (JSON lines) or .parquet. Default:
+            ``predictions.csv`` in the run's folder.
         top: How many classes to write for each image.
     """
 
@@ -31,9 +40,19 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         if top < 1:
             raise ValueError(f"predictions.top must be at least 1, got {top}")
+        if output is not None:
+            check_table(output, "predictions.output")
         self.output = output
         self.top = top
-        self._rows: dict[int, list[Any]] = {}
+        self._file = Path()
+        self._best: list[Best] = []
+
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out where to write, which all ranks must ask for together."""
+        self._file = self.output or (
+            Path(trainer.log_dir or trainer.default_root_dir) / "predictions.csv"
+        )
+        self._best = []
 
     def write_on_batch_end(
         self,
@@ -45,47 +64,74 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Keep the rows of a batch; rows with index -1 only fill up a batch and are left out."""
+        """Keep the best of a batch; rows with index -1 only fill up a batch and are left out."""
         if not isinstance(pl_module, ImageClassifier):
             return
-        names = pl_module.class_names
         loader: Any = trainer.predict_dataloaders
         # Lightning knows the indices of torch's loaders; ours say them.
-        indices = batch_indices or loader.batch_indices(batch_idx)
+        indices = np.asarray(batch_indices or loader.batch_indices(batch_idx))
         top = torch.topk(prediction, min(self.top, prediction.shape[1]))
-        for index, chances, classes in zip(
-            map(int, indices), top.values.tolist(), top.indices.tolist(), strict=True
-        ):
-            if index >= 0:
-                self._rows[index] = [
-                    cell
-                    for chance, label in zip(chances, classes, strict=True)
-                    for cell in (names[label] if names else label, f"{chance:.6f}")
-                ]
+        real = indices >= 0
+        labels, chances = top.indices.cpu().numpy(), top.values.cpu().numpy()
+        self._best.append((indices[real], labels[real], chances[real]))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Collect the rows of all ranks and write them, in the order of the data."""
-        rows = self._rows
-        self._rows = {}
-        if trainer.world_size > 1:
-            of_ranks: list[dict[int, list[Any]]] = [{} for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(of_ranks, rows)
-            rows = {index: row for part in of_ranks for index, row in part.items()}
-        if trainer.is_global_zero and rows:
-            folder = Path(trainer.log_dir or trainer.default_root_dir)
-            self._write(self.output or folder / "predictions.csv", rows, _paths(trainer))
-
-    def _write(
-        self, output: Path, rows: dict[int, list[Any]], paths: Sequence[Path] | None
-    ) -> None:
-        columns = len(next(iter(rows.values()))) // 2
-        header = [f"{what}_{k + 1}" for k in range(columns) for what in ("class", "probability")]
-        with unfinished(output) as part, part.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *header])
-            writer.writerows([paths[i] if paths else i, *rows[i]] for i in sorted(rows))
-        rank_zero_info(f"{len(rows)} predictions: {output}")
+        if not isinstance(pl_module, ImageClassifier):
+            return
+        best = [part for parts in of_all_ranks(trainer, self._best) for part in parts]
+        unreadable = unreadable_files(trainer)
+        self._best = []
+        if not trainer.is_global_zero:
+            return
+        dataset = getattr(trainer.predict_dataloaders, "dataset", None)
+        paths = getattr(dataset, "paths", None)
+        names = pl_module.class_names
+        columns: dict[str, type] = {"image": str if paths else int}
+        for k in range(min(self.top, pl_module.hparams["backbone"]["num_classes"])):
+            columns |= {f"class_{k + 1}": str if names else int, f"probability_{k + 1}": float}
+        columns["error"] = str
+        write_table(self._file, columns, _rows(columns, best, unreadable, names, paths))
+        rank_zero_info(f"{sum(len(part[0]) for part in best)} predictions: {self._file}")
+        report_unreadable(unreadable)
 
 
-def _paths(trainer: Trainer) -> Sequence[Path] | None:
-    return getattr(getattr(trainer.predict_dataloaders, "dataset", None), "paths", None)
+def unreadable_files(trainer: Trainer) -> dict[int, str]:
+    """Why files were not predicted, by their index, over all ranks, which must ask together."""
+    own: dict[int, str] = getattr(trainer.predict_dataloaders, "unreadable", {})
+    found = [pair for part in of_all_ranks(trainer, own) for pair in part.items()]
+    return dict(sorted(found))
+
+
+def report_unreadable(unreadable: Mapping[int, str]) -> None:
+    """Say which files were not predicted, and why."""
+    for reason in unreadable.values():
+        rank_zero_info(reason)
+    if unreadable:
+        rank_zero_info(f"{len(unreadable)} images could not be read and were skipped")
+
+
+def _rows(
+    columns: Columns,
+    best: Sequence[Best],
+    unreadable: Mapping[int, str],
+    names: Sequence[str] | None,
+    paths: Sequence[Path] | None,
+) -> Iterator[Row]:
+    """The rows of the table, in the order of the data."""
+    read = (row for batch in best for row in zip(*batch, strict=True))
+    failed = ((index, (), ()) for index in unreadable)
+    for index, labels, chances in sorted((*read, *failed), key=itemgetter(0)):
+        row: Row = dict.fromkeys(columns)
+        row["image"] = _printable(str(paths[index])) if paths else int(index)
+        for k, (label, chance) in enumerate(zip(labels, chances, strict=True), start=1):
+            row[f"class_{k}"] = names[label] if names else int(label)
+            row[f"probability_{k}"] = round(float(chance), 6)
+        if index in unreadable:
+            row["error"] = _printable(unreadable[index])
+        yield row
+
+
+def _printable(text: str) -> str:
+    r"""Replace bytes of file names that are no UTF-8 by escapes such as ``\xff``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

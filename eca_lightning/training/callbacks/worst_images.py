@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from eca_lightning.training.callbacks.ranks import of_all_ranks
 from eca_lightning.training.callbacks.summaries import summary_writer
 
 
@@ -89,10 +90,7 @@ class WorstImages(Callback):
             return
         worst = self._worst.of_images()
         self._worst = None
-        if trainer.world_size > 1:
-            of_ranks: list[Scored] = [worst] * trainer.world_size
-            torch.distributed.all_gather_object(of_ranks, worst)
-            worst = together(of_ranks).worst(self.images)
+        worst = together(of_all_ranks(trainer, worst)).worst(self.images)
         if trainer.is_global_zero and len(worst.losses):
             names = getattr(pl_module, "class_names", None)
             writer.add_figure("val/worst", draw(worst, names), trainer.global_step)
