@@ -1,5 +1,6 @@
 """What the README tells people to type works."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from PIL import Image
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.cli import main
@@ -45,10 +47,17 @@ def test_python_runs(code, tmp_path, monkeypatch):
     trainer = Trainer(accelerator="cpu", logger=False)
     trainer.strategy.connect(ImageClassifier(BackboneConfig("resnet20", "eca", num_classes=3)))
     trainer.save_checkpoint("best.ckpt")
+    Path("photos").mkdir()
+    Image.new("RGB", (300, 280)).save("photos/1.jpg")
     names = {}
     exec(code, names)
     if "logits" in names:
         assert names["logits"].shape == torch.Size([2, 1000])
+    if "PredictionWriter" in code:
+        assert json.loads(Path("photos.jsonl").read_text())["image"] == "photos/1.jpg"
+    if "from_pretrained" in code:
+        weights = [names[name].backbone.fc.weight for name in ("model", "same")]
+        assert torch.equal(*weights)
 
 
 def test_files_and_links_are_there():

@@ -18,6 +18,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.blocks import describe_tails
+from eca_lightning.tasks.hub import HubTask
 from eca_lightning.tasks.losses import LossName, classification_loss
 from eca_lightning.tasks.mixing import Mixing
 from eca_lightning.tasks.optimisation import build_optimizer
@@ -55,7 +56,7 @@ class ExactMean(Metric):
         return torch.tensor(mean, dtype=torch.float32, device=self.device)
 
 
-class ImageClassifier(LightningModule):
+class ImageClassifier(HubTask, LightningModule, pipeline_tag="image-classification"):
     """Trains and scores a classification backbone.
 
     Logs ``train/loss`` and ``train/top1``, and ``loss``, ``top1`` and ``top5`` of ``val`` and
@@ -226,6 +227,7 @@ class ImageClassifier(LightningModule):
 
     def _score(self, scores: MetricCollection, batch: Batch) -> Tensor:
         images, labels = batch
+        self.scored_at = self.global_step
         logits = self._scored_logits(images)
         counted = labels >= 0
         losses = F.cross_entropy(logits[counted], labels[counted], reduction="none")
@@ -247,16 +249,18 @@ class ImageClassifier(LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the class names with the weights."""
+        """Keep the class names and the scores with the weights."""
         checkpoint["class_names"] = self.class_names
+        checkpoint["scores"] = self.known_scores
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another architecture, and restore the class names."""
+        """Refuse weights of another architecture, and restore the class names and the scores."""
         saved = checkpoint.get("hyper_parameters", {}).get("backbone", {})
         differences = architecture_differences(saved, self.hparams["backbone"])
         if differences:
             raise ValueError(f"the checkpoint is of another architecture: {differences}")
         self.class_names = checkpoint.get("class_names")
+        self.loaded_scores = checkpoint.get("scores", {})
 
 
 def architecture_differences(saved: dict[str, Any], given: dict[str, Any]) -> str:

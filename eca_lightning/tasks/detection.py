@@ -15,6 +15,7 @@ from eca_lightning.tasks.box_precision import keep_boxes_in_float32
 from eca_lightning.tasks.classification import architecture_differences
 from eca_lightning.tasks.detection_scores import DetectionScores
 from eca_lightning.tasks.detectors import FIRST_LABEL, DetectorConfig, load_backbone
+from eca_lightning.tasks.hub import HubTask
 from eca_lightning.tasks.optimisation import build_optimizer
 from eca_lightning.tasks.seeding import seed_from_place
 
@@ -29,7 +30,7 @@ _SAME_WEIGHTS = ("trainable_layers", "min_size", "max_size", "options")
 """Options of a detector with which a checkpoint of other values can be loaded."""
 
 
-class ObjectDetector(LightningModule):
+class ObjectDetector(HubTask, LightningModule, pipeline_tag="object-detection"):
     """Trains and scores a detector.
 
     Logs ``train/loss`` and its parts, ``train/loss_*``, and COCO's twelve figures of ``val`` and
@@ -172,6 +173,7 @@ class ObjectDetector(LightningModule):
 
     def _score(self, batch: Batch) -> list[Detections]:
         images, targets = batch
+        self.scored_at = self.global_step
         found = self(images)
         self.scores.update(found, targets)
         return found
@@ -195,18 +197,20 @@ class ObjectDetector(LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the classes with the weights."""
+        """Keep the classes and the scores with the weights."""
         checkpoint["class_names"] = self.class_names
         checkpoint["category_ids"] = self.category_ids
+        checkpoint["scores"] = self.known_scores
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another architecture, and restore the classes."""
+        """Refuse weights of another architecture, and restore the classes and the scores."""
         saved = checkpoint.get("hyper_parameters", {}).get("detector")
         differences = detector_differences(saved, self.hparams["detector"])
         if differences:
             raise ValueError(f"the checkpoint is of another architecture: {differences}")
         self.class_names = checkpoint.get("class_names")
         self.category_ids = checkpoint.get("category_ids")
+        self.loaded_scores = checkpoint.get("scores", {})
 
 
 def detector_differences(saved: dict[str, Any] | None, given: dict[str, Any]) -> str:
