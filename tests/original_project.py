@@ -108,7 +108,7 @@ def mobilenet_weights(kernels, classes=1000):
 
 
 def save(path, arch, state):
-    """Write a file as its training script does: in DataParallel, beside the optimizer."""
+    """Write a file as its script did: in DataParallel, beside the optimizer, in the old form."""
     momenta = {0: {"momentum_buffer": torch.zeros(3)}}
     checkpoint = {
         "epoch": 98,
@@ -117,7 +117,7 @@ def save(path, arch, state):
         "best_prec1": torch.tensor(77.48),
         "optimizer": {"state": momenta, "param_groups": [{"lr": 0.1, "params": [0]}]},
     }
-    torch.save(checkpoint, path)
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=False)
     return path
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -297,6 +298,27 @@ def test_damaged_checkpoint(work, capsys, tmp_path):
     damaged.write_bytes(best(work).read_bytes()[:5000])
     error = fails(capsys, "validate", "--config", work / "run.yaml", "--ckpt_path", damaged)
     assert "damaged.ckpt is damaged or no checkpoint" in error
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("command", ["validate", "predict", "import", "export"])
+def test_code_in_a_checkpoint_is_not_run(work, capsys, tmp_path, command):
+    trap, sprung = tmp_path / "trap.ckpt", tmp_path / "sprung"
+    torch.save({"state_dict": {"fc.bias": torch.zeros(3)}, "args": Trap(sprung)}, trap)
+    run = [command, "--config", work / "run.yaml", "--ckpt_path", trap]
+    if command in ("import", "export"):
+        run = [command, trap, tmp_path / ("new.ckpt" if command == "import" else "new.pt2")]
+    assert "trap.ckpt" in fails(capsys, *run, *["--data.predict", work] * (command == "predict"))
+    assert [path.name for path in tmp_path.iterdir()] == ["trap.ckpt"]
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

@@ -26,7 +26,7 @@ class PredictionWriter(BasePredictionWriter):
 
     Columns: ``image`` (path, or index where the data has no paths), then ``class_1``,
     ``probability_1`` and so on, the most probable first, and ``error``. An image that could not be
-    read has a row as well, whose ``error`` says why and whose other columns are empty. The file
+    read has a row as well, whose ``error`` says why and which has no classes. The file
     appears when all images are done. It is for classifiers: other models' predictions are left to
     other callbacks.
 
