@@ -14,7 +14,7 @@ from eca_lightning.data.views import ViewName
 class FFCVDataModule(ClassificationDataModule):
     """Batches from .beton files (``eca-lightning data write``), decoded in threads.
 
-    ``train``, ``val`` and ``test`` are .beton files; ``predict`` is one, or a folder of images.
+    ``train``, ``val`` and ``test`` are .beton files; ``predict`` is one, or any image files.
 
     Args:
         order: Order of training samples. ``random`` mixes all of them. ``quasi_random`` mixes
@@ -56,7 +56,7 @@ class FFCVDataModule(ClassificationDataModule):
         self._streaming = import_module("eca_lightning.data.streaming")
 
     def predict_dataloader(self) -> Any:
-        """Batches of a .beton with its labels, or of a folder of images with labels -1."""
+        """Batches of a .beton with its labels, or of image files with labels -1."""
         if self._path("predict").suffix == ".beton":
             return self._loader("predict", self.eval_view)
         return super().predict_dataloader()

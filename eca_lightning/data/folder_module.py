@@ -11,7 +11,7 @@ from eca_lightning.data.views import ViewName
 class ImageFolderDataModule(ClassificationDataModule):
     """Batches from image files, decoded by Pillow in processes: for machines without FFCV.
 
-    ``train``, ``val`` and ``test`` are folders of class folders; ``predict`` is a folder of images.
+    ``train``, ``val`` and ``test`` are folders of class folders; ``predict`` is any images.
     Order, crops, flips and augmentations are those of FFCVDataModule over its .beton; the
     filter of the resize differs (bilinear with antialiasing here, by area there), by about one of
     256 levels on photographs. Options as in
