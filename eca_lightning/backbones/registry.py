@@ -23,6 +23,8 @@ from eca_lightning.backbones.resnet import cifar_resnet, imagenet_resnet
 Stem = Literal["imagenet", "small"]
 
 _FULL: dict[str, Callable[..., tuple[nn.Module, list[Slot]]]] = {
+    # For data sets so small that a network learns them from scratch in minutes.
+    "resnet10_half": partial(imagenet_resnet, AttentionBasicBlock, (1, 1, 1, 1), width=32),
     "resnet18": partial(imagenet_resnet, AttentionBasicBlock, (2, 2, 2, 2)),
     "resnet34": partial(imagenet_resnet, AttentionBasicBlock, (3, 4, 6, 3)),
     "resnet50": partial(imagenet_resnet, AttentionBottleneck, (3, 4, 6, 3)),

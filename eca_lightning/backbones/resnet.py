@@ -17,6 +17,7 @@ def imagenet_resnet(
     small_stem: bool,
     groups: int = 1,
     width_per_group: int = 64,
+    width: int = 64,
 ) -> tuple[nn.Module, list[Slot]]:
     """Build a ResNet, ResNeXt or Wide ResNet (arXiv 1512.03385, 1611.05431, 1605.07146).
 
@@ -29,17 +30,37 @@ def imagenet_resnet(
             stride 2 with max-pooling, for images of 28 to 64 pixels.
         groups: Groups of the 3x3 convolutions.
         width_per_group: Width of a group in the first stage.
+        width: Channels of the stem and the first stage; each further stage has twice as many.
     """
     network = ResNet(
         block, list(layers), num_classes, groups=groups, width_per_group=width_per_group
     )
+    if width != 64:
+        _change_width(network, block, layers, num_classes, width)
     if small_stem:
-        network.conv1 = _convolution(in_channels, 64, kernel_size=3, stride=1)
+        network.conv1 = _convolution(in_channels, width, kernel_size=3, stride=1)
         network.maxpool = nn.Identity()
-    elif in_channels != 3:
-        network.conv1 = _convolution(in_channels, 64, kernel_size=7, stride=2)
+    elif (in_channels, width) != (3, 64):
+        network.conv1 = _convolution(in_channels, width, kernel_size=7, stride=2)
     stages = (network.layer1, network.layer2, network.layer3, network.layer4)
     return network, _slots(stages, first_level=2)
+
+
+def _change_width(
+    network: ResNet,
+    block: type[AttentionBasicBlock] | type[AttentionBottleneck],
+    layers: Sequence[int],
+    num_classes: int,
+    width: int,
+) -> None:
+    """Replace all that follows the first convolution, as torchvision's widths are fixed."""
+    network.inplanes = width
+    network.bn1 = nn.BatchNorm2d(width)
+    for stage, blocks in enumerate(layers):
+        made = network._make_layer(block, width << stage, blocks, stride=2 if stage else 1)
+        _initialise(made)
+        setattr(network, f"layer{stage + 1}", made)
+    network.fc = nn.Linear(network.inplanes, num_classes)
 
 
 class CifarResNet(nn.Module):
@@ -60,9 +81,7 @@ class CifarResNet(nn.Module):
         self.layer3 = _stage(32, 64, blocks, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, in_channels, H, W) to logits (N, num_classes)."""
@@ -100,5 +119,12 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: 
     conv = nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False
     )
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    _initialise(conv)
     return conv
+
+
+def _initialise(network: nn.Module) -> None:
+    """Draw the weights of convolutions as torchvision does for its ResNets."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

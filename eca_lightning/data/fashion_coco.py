@@ -33,7 +33,7 @@ DESCRIPTION = "Fashion-MNIST's clothes in scenes (eca-lightning data write fashi
 def write_fashion_coco(
     output: Path = Path("data/fashion_coco"),
     source: Path | None = None,
-    train_scenes: int = 2400,
+    train_scenes: int = 9600,
     val_scenes: int = 400,
     image_size: int = 192,
     seed: int = 0,

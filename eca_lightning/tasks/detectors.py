@@ -72,11 +72,15 @@ class DetectorConfig:
         max_size: Length that the longer side may have at most, in pixels.
         anchor_sizes: Side of the smallest anchors of each level of the pyramid, in pixels, finest
             level first. Default: 32, 64, 128 and so on.
+        anchor_scales: How many sizes of anchors a level has, from its smallest on by equal factors
+            that would lead to its double. Default: 3 for RetinaNet and 1 for the others, as in their
+            papers.
         fpn_channels: Channels of the pyramid, and of the layers that find masks.
         p6_from: What RetinaNet computes its sixth level from: ``c5``, the backbone's last map, as
             its paper, or ``p5``, the pyramid's, as torchvision's ready-made network.
         head_version: 2 gives RetinaNet the heads of torchvision's second version, with group norms
             and a loss of generalised intersection over union, with which they learn from scratch.
+        head_convs: Hidden convolutions of each of RetinaNet's heads, 4 at most, as in its paper.
         options: Further plain arguments of torchvision's class, such as box_batch_size_per_image.
     """
 
@@ -88,9 +92,11 @@ class DetectorConfig:
     min_size: list[int] = field(default_factory=lambda: [800])
     max_size: int = 1333
     anchor_sizes: list[int] | None = None
+    anchor_scales: int | None = None
     fpn_channels: int = 256
     p6_from: P6Source = "c5"
     head_version: HeadVersion = 1
+    head_convs: int = 4
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,6 +138,9 @@ class DetectorConfig:
             norm = partial(nn.GroupNorm, 32)
             network.head = RetinaNetHead(self.fpn_channels, boxes_a_place, classes, norm)
             network.head.regression_head._loss_type = "giou"
+        if is_retinanet:
+            for head in (network.head.classification_head, network.head.regression_head):
+                head.conv = head.conv[: self.head_convs]
         network.backbone_config = self.backbone
         return network
 
@@ -148,20 +157,22 @@ class DetectorConfig:
                     f"{key} must be one of {', '.join(map(str, allowed))}, "
                     f"got {getattr(self, key)!r}"
                 )
-        for key, default in (("p6_from", "c5"), ("head_version", 1)):
+        for key, default in (("p6_from", "c5"), ("head_version", 1), ("head_convs", 4)):
             if getattr(self, key) != default and self.name != "retinanet":
                 raise ValueError(f"{key} is RetinaNet's alone: leave it out for {self.name}")
         if self.head_version == 2 and self.fpn_channels % 32:
             raise ValueError(
                 f"head_version 2 needs fpn_channels divisible by 32, got {self.fpn_channels}"
             )
+        if not 1 <= self.head_convs <= 4:
+            raise ValueError(f"head_convs must be from 1 to 4, got {self.head_convs}")
         if self.backbone.in_channels != 3:
             raise ValueError(
                 "detectors take images of 3 channels, "
                 f"but backbone.in_channels is {self.backbone.in_channels}: leave it out"
             )
-        for key in ("num_classes", "fpn_channels", "max_size"):
-            if getattr(self, key) < 1:
+        for key in ("num_classes", "fpn_channels", "max_size", "anchor_scales"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise ValueError(f"{key} must be at least 1, got {getattr(self, key)}")
         if not self.min_size or min(self.min_size) < 1 or max(self.min_size) > self.max_size:
             raise ValueError(
@@ -217,8 +228,8 @@ class DetectorConfig:
                 f"anchor_sizes must be {levels} lengths, one for each level of the pyramid, "
                 f"got {smallest}"
             )
-        octaves = 3 if self.name == "retinanet" else 1
-        sizes = [[int(s * 2 ** (i / octaves)) for i in range(octaves)] for s in smallest]
+        scales = self.anchor_scales or (3 if self.name == "retinanet" else 1)
+        sizes = [[int(s * 2 ** (i / scales)) for i in range(scales)] for s in smallest]
         return AnchorGenerator(sizes, [_ASPECT_RATIOS] * levels)
 
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from eca_lightning.attention import ATTENTION_NAMES
 from eca_lightning.backbones import BACKBONE_NAMES, BackboneConfig, create_backbone
@@ -46,6 +47,21 @@ def test_training_step_without_attention_equals_torchvision(name):
         network(torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)).sum().backward()
     for (key, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert torch.equal(p.grad, q.grad), key
+
+
+def test_half_the_width():
+    """The keys of a ResNet with one basic block a stage, and half its channels everywhere."""
+    ours = create_backbone("resnet10_half", num_classes=10)
+    theirs = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10).state_dict()
+    assert list(ours.state_dict()) == list(theirs)
+    outer = {"conv1.weight": (32, 3, 7, 7), "fc.weight": (10, 256), "fc.bias": (10,)}
+    for key, value in ours.state_dict().items():
+        half = tuple(n // 2 if dim < 2 else n for dim, n in enumerate(theirs[key].shape))
+        assert value.shape == outer.get(key, half), key
+    for module in ours.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            fan_out = module.out_channels * module.kernel_size[0] ** 2
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(("name", "attention"), PAIRS)

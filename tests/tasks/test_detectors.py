@@ -312,6 +312,19 @@ def test_anchors_of_each_level():
     assert [level[0] for level in anchors.sizes] == [8, 16, 32, 64, 128]
     octaves = small("retinanet").build().anchor_generator.sizes
     assert [list(level) for level in octaves[:2]] == [[8, 10, 12], [16, 20, 25]]
+    single = small("retinanet", anchor_scales=1).build()
+    assert [list(level) for level in single.anchor_generator.sizes[:2]] == [[8], [16]]
+    assert single.head.classification_head.cls_logits.out_channels == 3 * 3  # ratios, classes
+    halves = small(anchor_scales=2).build().rpn.anchor_generator.sizes
+    assert [list(level) for level in halves[:2]] == [[8, 11], [16, 22]]
+
+
+@pytest.mark.parametrize("convs", [1, 4])
+def test_convolutions_of_retinanets_heads(convs):
+    network = small("retinanet", head_version=2, fpn_channels=32, head_convs=convs).build()
+    assert len(norms(network.head, nn.GroupNorm)) == 2 * convs
+    parts = losses(network, classes=3, first=0)
+    assert sum(parts.values()).isfinite()
 
 
 @pytest.mark.parametrize(
@@ -327,6 +340,9 @@ def test_anchors_of_each_level():
             {"name": "retinanet", "head_version": 2, "fpn_channels": 40, "options": {}},
             "head_version 2 needs fpn_channels divisible by 32, got 40",
         ),
+        ({"head_convs": 1}, "head_convs is RetinaNet's alone"),
+        ({"name": "retinanet", "head_convs": 5, "options": {}}, "head_convs .* 1 to 4, got 5"),
+        ({"anchor_scales": 0}, "anchor_scales must be at least 1, got 0"),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"fpn_channels": 0}, "fpn_channels must be at least 1, got 0"),
         ({"trainable_layers": 6}, "trainable_layers must be from 0 to 5, .*resnet18, got 6"),
