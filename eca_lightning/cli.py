@@ -73,7 +73,7 @@ def _with_underscores(argument: str) -> str:
 def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
     """Look up the plain functions behind a command; imported late, so that help is quick."""
     if command == "models":
-        from eca_lightning.analysis.zoo import models
+        from eca_lightning.analysis.audit_report import models
 
         return models
     if command == "benchmark":

@@ -322,9 +322,9 @@ def test_code_in_a_checkpoint_is_not_run(work, capsys, tmp_path, command):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    def broken(image_size=224):
+    def broken():
         int("seven")
 
-    monkeypatch.setattr("eca_lightning.analysis.zoo.models", broken)
+    monkeypatch.setattr("eca_lightning.analysis.audit_report.models", broken)
     with pytest.raises(ValueError, match="seven"):
         main(["models"])

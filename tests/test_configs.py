@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from eca_lightning.analysis.comparison_grid import read_grid
-from eca_lightning.analysis.zoo import zoo
+from eca_lightning.analysis.zoo import ablation_models, imagenet_models
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.lightning_cli import lightning_cli
 
@@ -152,10 +152,12 @@ def test_hardware(path):
     assert cli.trainer.max_epochs == 1  # the run's own
 
 
-@pytest.mark.parametrize("model", list(zoo()), ids=lambda model: model.name)
+@pytest.mark.parametrize(
+    "model", [*imagenet_models(), *ablation_models()], ids=lambda model: model.name
+)
 def test_the_papers_models_are_published(model):
     path = CONFIGS / "models" / f"{model.name}.yaml"
-    assert BackboneConfig(**yaml.safe_load(path.read_text())) == model.backbone
+    assert BackboneConfig(**yaml.safe_load(path.read_text())) == model.config
 
 
 def test_print_config_reproduces_the_run(capsys, tmp_path):

@@ -86,8 +86,7 @@ def compare(
     if cell is None:
         rows = collect(cells, output)
         if rows:
-            shown = [row for name in plan.variants for row in rows if row["variant"] == name]
-            report(shown, plan.references, grid.stem, output)
+            report(plan.in_order(rows), plan.references, grid.stem, output)
         elif report_only:
             raise ValueError(f"{output} has no finished cell: leave report_only out, to train them")
     if failures:

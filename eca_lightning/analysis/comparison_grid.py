@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ class Grid:
         return [
             self._cell(variant, seed, output) for seed in self.seeds for variant in self.variants
         ]
+
+    def in_order(self, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+        """The lines of cells.csv that are of the grid, variant after variant as it has them."""
+        return [row for variant in self.variants for row in rows if row["variant"] == variant]
 
     def _cell(self, variant: str, seed: int, output: Path) -> Cell:
         runs = output / "runs"

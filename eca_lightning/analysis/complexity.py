@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from eca_lightning.attention.cbam import ChannelAttention
 from eca_lightning.attention.gate import ChannelGate
 from eca_lightning.backbones import BackboneConfig
 
@@ -23,12 +24,19 @@ class Complexity:
     Attributes:
         parameters: Number of trainable parameters.
         macs: Multiply-adds of convolutions, linear layers and matrix products.
-        paper_flops: Operations by the rules behind the paper's table 3.
+        paper_flops: Operations by the rules behind the paper's table 3; of a detector, table 5.
     """
 
     parameters: int
     macs: int
     paper_flops: int
+
+    def __sub__(self, other: "Complexity") -> "Complexity":
+        return Complexity(
+            self.parameters - other.parameters,
+            self.macs - other.macs,
+            self.paper_flops - other.paper_flops,
+        )
 
 
 def complexity(backbone: BackboneConfig, image_size: int = 224) -> Complexity:
@@ -55,7 +63,7 @@ class _PaperCounter:
     """The rules that give every printed digit of the released models' table.
 
     Convolutions: multiply-adds. Batch norm: 4 an element. ReLU: 1 an element, but of a module that
-    is called several times only the last call. Global average pooling, the gates' included: inputs
+    is called several times only the last call. Global average pooling, attention's included: inputs
     and outputs. Linear layers: 2 n - 1 an output. All else, max-pooling included: nothing.
     """
 
@@ -77,7 +85,7 @@ class _PaperCounter:
             self._operations[module] = output.numel()
         elif isinstance(module, nn.AdaptiveAvgPool2d):
             self._operations[module] = inputs[0].numel() + output.numel()
-        elif isinstance(module, ChannelGate):
+        elif isinstance(module, ChannelGate | ChannelAttention):
             self._operations[module] = output.numel() + output.shape[0] * output.shape[1]
         elif isinstance(module, nn.Linear):
             self._operations[module] = output.numel() * (2 * module.in_features - 1)

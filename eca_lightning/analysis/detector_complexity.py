@@ -1,128 +1,44 @@
 """Parameters and operations of the detectors, by the rules of the paper's table 5.
 
 They are those of the toolkit that the paper trained with, and other than those of its table 3:
-decimal units, parameters that learn, and a counter that sees modules alone. A backbone's batch
-norms learn there, though their statistics are fixed; so ``norm`` is ``batch`` here.
+decimal units, parameters that learn, and a counter that sees modules alone.
 """
 
-import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.resources import files
-from itertools import groupby
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import FrozenBatchNorm2d
 
+from eca_lightning.analysis.complexity import Complexity
 from eca_lightning.attention.gate import ChannelGate
-from eca_lightning.backbones import BackboneConfig
 from eca_lightning.tasks.detectors import DetectorConfig
 
 _IMAGE = (1, 3, 800, 1280)
 _PROPOSALS = 1000
 _MASKS = 100
-# These rows are another paper's (GCNet, arXiv 1904.11492, table 1), by a rule of its own. Its plain
-# network has 44.4 M parameters and 279.4 GFLOPs, where table 5 has 44.18 and 275.58.
-_QUOTED = {"nl1": "nl", "gc": "gc"}
 
 
-@dataclass(frozen=True)
-class PaperDetector:
-    """A row of table 5.
+def detector_complexity(config: DetectorConfig) -> Complexity:
+    """Count a detector without computing or allocating anything.
 
-    Attributes:
+    Args:
         config: The detector.
-        parameters: The paper's parameters, in 10^6.
-        gflops: The paper's operations, in 10^9.
-        quoted: Whether the paper has the row from another, whose parameters are all of a network
-            and not only those that learn.
+
+    Returns:
+        What an image of 1280 x 800 pixels costs with 1,000 proposals and 100 masks.
     """
-
-    config: DetectorConfig
-    parameters: float
-    gflops: float
-    quoted: bool
-
-
-@dataclass(frozen=True)
-class DetectorComplexity:
-    """What a detector costs.
-
-    Attributes:
-        parameters: Number of parameters that learn.
-        operations: Operations of one image of 1280 x 800 pixels, 1,000 proposals and 100 masks.
-    """
-
-    parameters: int
-    operations: int
-
-
-def paper_detectors() -> Iterator[PaperDetector]:
-    """The rows of table 5."""
-    with (files("eca_lightning.analysis") / "paper" / "table5_detection.csv").open() as file:
-        for row in csv.DictReader(file):
-            attention = _QUOTED.get(row["attention"], row["attention"])
-            quoted = row["attention"] in _QUOTED
-            config = DetectorConfig(
-                row["detector"],  # type: ignore[arg-type]
-                BackboneConfig(row["backbone"], None if attention == "none" else attention),
-                norm="batch",
-                trainable_layers=5 if quoted else 3,
-            )
-            yield PaperDetector(config, float(row["params_M"]), float(row["gflops"]), quoted)
-
-
-def detector_complexity(config: DetectorConfig) -> DetectorComplexity:
-    """Count a detector without computing or allocating anything."""
     with torch.device("meta"):
         detector = config.build().eval()
-    counter = _ToolkitCounter(detector)
-    with torch.no_grad():
+    paper = _ToolkitCounter(detector)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         _forward(detector)
-    return DetectorComplexity(
+    return Complexity(
         parameters=sum(p.numel() for p in detector.parameters() if p.requires_grad),
-        operations=counter.operations,
+        macs=counter.get_total_flops() // 2,
+        paper_flops=paper.operations,
     )
-
-
-def detector_table() -> Table:
-    """The detectors of the paper: parameters and operations, ours beside the paper's."""
-    table = Table(title="detectors at 1280 x 800, one image")
-    table.add_column("backbone", no_wrap=True)
-    for column in (
-        "parameters\n10^6",
-        "paper's\nM",
-        "diff.\n%",
-        "operations\n10^9",
-        "paper's\nGFLOPs",
-        "diff.\n%",
-    ):
-        table.add_column(column, justify="right")
-    for name, rows in groupby(paper_detectors(), key=lambda row: row.config.name):
-        table.add_section()
-        table.add_row(f"[bold]{name}")
-        for row in rows:
-            cost = detector_complexity(row.config)
-            parameters, gflops = cost.parameters / 1e6, cost.operations / 1e9
-            backbone = row.config.backbone
-            prefix = f"{backbone.attention}_" if backbone.attention else ""
-            table.add_row(
-                prefix + backbone.name + (" *" if row.quoted else ""),
-                f"{parameters:.2f}",
-                f"{row.parameters:.2f}",
-                f"{100 * (parameters / row.parameters - 1):+.2f}",
-                f"{gflops:.2f}",
-                f"{row.gflops:.2f}",
-                f"{100 * (gflops / row.gflops - 1):+.2f}",
-            )
-    table.caption = (
-        "Parameters are those that learn; operations follow the rules of table 5.\n"
-        "* quoted from GCNet's paper: all parameters, and operations by another rule."
-    )
-    return table
 
 
 def _forward(detector: Any) -> None:
