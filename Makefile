@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test fuzz docker-check lint format constraints clean
+.PHONY: help setup quickstart notebooks results test fuzz docker-check lint format constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,19 @@ quickstart: $(READY) ## Write Fashion-MNIST to .beton, train a small ECA-Net, va
 		"  the run     $${best%/checkpoints/*}" \
 		"  its best    $$best" \
 		'  its curves  $(BIN)/tensorboard --logdir runs'
+
+notebooks: $(READY) data/fashion_mnist data/fashion_coco ## Execute the notebooks; runs/notebooks gets them with their figures
+	mkdir -p runs/notebooks
+	$(BIN)/jupyter execute notebooks/*.ipynb --output='../runs/notebooks/{notebook_name}'
+
+data/fashion_mnist: | $(READY)
+	$(BIN)/eca-lightning data write fashion-mnist
+
+data/fashion_coco: | $(READY)
+	$(BIN)/eca-lightning data write fashion-coco
+
+results: $(READY) ## Fill the tables of RESULTS.md from the files in results/
+	$(BIN)/python tools/results.py
 
 test: $(READY) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS)

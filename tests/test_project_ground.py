@@ -25,8 +25,8 @@ PYTHONS = ["3.10", "3.11", "3.12"]
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 JOBS = WORKFLOW["jobs"]
-BROUGHT_BY_EXTRAS = ["cv2", "ffcv", "huggingface_hub", "nbclient", "numba", "onnx", "onnxruntime"]
-BROUGHT_BY_EXTRAS += ["onnxscript", "pyarrow", "pycocotools", "safetensors", "timm"]
+BROUGHT_BY_EXTRAS = ["cv2", "ffcv", "huggingface_hub", "ipykernel", "nbclient", "numba", "onnx"]
+BROUGHT_BY_EXTRAS += ["onnxruntime", "onnxscript", "pyarrow", "pycocotools", "safetensors", "timm"]
 
 
 def run_make(*arguments, cwd=ROOT):

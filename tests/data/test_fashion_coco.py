@@ -12,20 +12,11 @@ from PIL import Image
 pytest.importorskip("pycocotools")
 
 from pycocotools.coco import COCO
+from tiny_clothes import clothes, write_idx
 
 from eca_lightning.cli import main
 from eca_lightning.data import CocoDataModule, fashion_coco, write_fashion_coco
 from eca_lightning.data.fashion_scenes import LEAST_VISIBLE, Composer, background, cloth
-
-
-def clothes(labels):
-    """Greyish images of 28 x 28 of round, broad and tall shapes, one for each label."""
-    y, x = np.mgrid[:28, :28] - 13.5
-    shapes = [np.hypot(x, y) < 12, (abs(x) < 13) & (abs(y) < 7), (abs(x) < 6) & (abs(y) < 13)]
-    rng = np.random.default_rng(5)
-    shades = rng.integers(90, 256, (len(labels), 28, 28))
-    return np.stack([shapes[i % 3] * shades[i] for i in range(len(labels))]).astype(np.uint8)
-
 
 LABELS = {"train": np.arange(60, dtype=np.uint8) % 5, "t10k": 5 + np.arange(40, dtype=np.uint8) % 5}
 SMALL = {"train_scenes": 30, "val_scenes": 12, "image_size": 160}
@@ -36,10 +27,7 @@ def source(tmp_path):
     """Fashion-MNIST's files with shapes; the test split has classes of its own."""
     folder = tmp_path / "source"
     folder.mkdir()
-    for prefix, labels in LABELS.items():
-        for kind, array in (("images-idx3", clothes(labels)), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-            (folder / f"{prefix}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    write_idx(folder, LABELS["train"], LABELS["t10k"])
     return folder
 
 
