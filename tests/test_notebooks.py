@@ -77,7 +77,8 @@ def reduced(name, work):
         "05_detection": {
             "data": str(work / "coco"),
             "runs": runs,
-            "options": [often, "--trainer.limit_train_batches=2", "--data.num_workers=0"],
+            "batches": 2,
+            "options": [often, "--data.num_workers=0"],
         },
     }[name]
 
