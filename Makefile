@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test fuzz docker-check lint format constraints clean
+.PHONY: help setup quickstart notebooks results test fuzz killtest multinode docker-check lint format constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,12 @@ fuzz: $(READY) ## Decode damaged JPEGs under AddressSanitizer and UndefinedBehav
 
 docker-check: $(READY) ## Build the Dockerfile without a Docker engine, and try what it makes (as root)
 	$(BIN)/python tools/docker_check.py
+
+killtest: $(READY) ## Stop a run of two ranks 30 times, at random moments, and compare how it ends
+	KILLED_RANKS=30 $(BIN)/pytest -s tests/contracts/test_killed_ranks.py
+
+multinode: $(READY) ## Lose one of two hosts (network namespaces, as root) and go on when it is back
+	$(BIN)/python tests/contracts/multinode.py
 
 lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff check

@@ -20,23 +20,26 @@ COMMANDS = {
     "import": "make a checkpoint of weights of the original project, torchvision or timm",
     "export": "write a trained network as ONNX, torch.export program or .safetensors",
 }
-_INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
+_CLEAR_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+_LOST_WORKER = "DataLoader worker"
+"""How torch's error begins when a process that decodes images was killed; it can come anywhere."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
     Raises:
-        SystemExit: With status 2 on bad input, after one line that says what to mend.
+        SystemExit: With status 2 on bad input, after one line that says what to mend; so too where
+            the loss, the disk or a process of the loader fails.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(arguments)
-    except _INPUT_ERRORS as error:
-        mistake = _input_mistake(error)
-        if mistake is None or "ECA_LIGHTNING_TRACEBACK" in os.environ:
+    except (*_CLEAR_ERRORS, RuntimeError) as error:
+        clear = _clear_error(error)
+        if clear is None or "ECA_LIGHTNING_TRACEBACK" in os.environ:
             raise
-        print(f"eca-lightning: error: {mistake}", file=sys.stderr)
+        print(f"eca-lightning: error: {clear}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -135,15 +138,17 @@ def _help() -> str:
     )
 
 
-def _input_mistake(error: BaseException | None) -> BaseException | None:
-    """Find the error that this package raised by itself, which is about the input and no bug.
+def _clear_error(error: BaseException | None) -> BaseException | None:
+    """Find the error that this package raised by itself, which tells what to mend and is no bug.
 
     It may lie behind others: jsonargparse raises one of its own when a constructor fails.
     """
     while error is not None:
+        if isinstance(error, RuntimeError) and str(error).startswith(_LOST_WORKER):
+            return error
         frames = traceback.extract_tb(error.__traceback__)
         here = frames and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
-        if here and isinstance(error, _INPUT_ERRORS):
+        if here and isinstance(error, _CLEAR_ERRORS):
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -6,19 +6,32 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from eca_lightning.tasks.classification import architecture_differences
 from eca_lightning.tasks.detection import detector_differences
 from eca_lightning.training.callbacks import (
     DetectionWriter,
+    LastCheckpoint,
+    LossGuard,
     PredictionWriter,
     ProgressiveResizing,
 )
+from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from eca_lightning.training.resuming import (
+    SameStart,
+    checkpoint_folder,
+    newest_checkpoint,
+    require_writable,
+)
+
+AUTO = "auto"
+"""A ``--ckpt_path``: the newest whole checkpoint of the run, or none if there is none yet."""
 
 
 class EcaLightningCLI(LightningCLI):
@@ -27,18 +40,21 @@ class EcaLightningCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what every run has: checkpoints, predictions and the size of its images."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_argument(
+            "--async_checkpoints",
+            type=bool,
+            default=False,
+            help="write checkpoints in the background, from a copy of all states in the device's "
+            "memory; a run that is killed meanwhile goes on from the one before",
+        )
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/top1",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                # save_last of the one above keeps the last that was the best when it was saved.
-                "last_checkpoint.filename": "last",
-                "last_checkpoint.save_on_train_epoch_end": True,
                 # A newer one replaces best.ckpt rather than becoming best-v1.ckpt beside it.
                 "checkpoint.enable_version_counter": False,
-                "last_checkpoint.enable_version_counter": False,
             }
         )
         parser.add_lightning_class_args(PredictionWriter, "predictions")  # of classifiers
@@ -49,9 +65,16 @@ class EcaLightningCLI(LightningCLI):
         """Check the checkpoint before Lightning lets its hyper-parameters replace the config's."""
         command = self.config.get("subcommand")
         options = self.config[command] if command else self.config
+        self._start_step = -1
+        self._given: dict[str, Any] = {}
+        auto = options.get("ckpt_path") == AUTO
+        if auto:
+            self._find_checkpoint(command, options)
         path = options.get("ckpt_path")
         if path and path not in ("best", "last", "hpc") and "://" not in str(path):
-            saved = _read_checkpoint(Path(path)).get("hyper_parameters", {})
+            checkpoint = read_checkpoint(Path(path))
+            self._start_step = checkpoint.get("global_step", -1)
+            saved = checkpoint.get("hyper_parameters", {})
             backbone = options.get("model.init_args.backbone")
             detector = options.get("model.init_args.detector")
             differences = ""
@@ -63,7 +86,49 @@ class EcaLightningCLI(LightningCLI):
                 differences = detector_differences(saved.get("detector"), detector.as_dict())
             if differences:
                 raise ValueError(f"{path} is of another architecture: {differences}")
+        if auto:  # TensorBoard forgets what an earlier attempt logged of later steps
+            self._choose(options, "trainer.logger.init_args.purge_step", self._start_step + 1)
         super()._parse_ckpt_path()
+
+    def _find_checkpoint(self, command: str | None, options: Namespace) -> None:
+        """Put the run's newest checkpoint, and its folder, in the place of ``auto``."""
+        if command != "fit":
+            raise ValueError("--ckpt_path auto is for fit: name the checkpoint")
+        folder = checkpoint_folder(options)
+        path = newest_checkpoint(folder)
+        self._given["ckpt_path"] = AUTO
+        options["ckpt_path"] = str(path) if path else None
+        self._choose(options, "trainer.logger.init_args.version", folder.parent.name)
+
+    def _choose(self, options: Namespace, key: str, value: Any) -> None:
+        """Set an option that is left open, for this start alone."""
+        if key in options and options[key] is None:
+            self._given[key] = None
+            options[key] = value
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what lets a run survive, whatever callbacks and plugins the config has."""
+        plugins = self._get(self.config_init, "trainer").get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            writer = AtomicCheckpointIO()
+            in_background = self._get(self.config_init, "async_checkpoints")
+            plugins.append(AsyncCheckpointIO(writer) if in_background else writer)
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
+        return trainer
+
+    def after_instantiate_classes(self) -> None:
+        """Have the run's folder keep the options as they were given."""
+        options = self.config[self.subcommand] if self.subcommand else self.config
+        for key, value in self._given.items():
+            options[key] = value
+
+    @rank_zero_only
+    def before_fit(self) -> None:
+        """Find out now if the run cannot be saved."""
+        if not self.trainer.fast_dev_run:
+            require_writable(Path(self.trainer.log_dir or self.trainer.default_root_dir))
 
     def before_predict(self) -> None:
         """Write predictions without keeping all of them: a folder's masks would fill the memory."""
@@ -96,7 +161,8 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
     # A run of its own folder is as it should be, and our loaders tell the indices themselves.
     warnings.filterwarnings(
-        "ignore", message="The dirpath has changed|Couldn't infer the batch ind"
+        "ignore",
+        message="The dirpath has changed|Couldn't infer the batch ind|Checkpoint directory",
     )
     return EcaLightningCLI(
         LightningModule,
@@ -115,12 +181,3 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip: For seamless cloud" not in record.getMessage()
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}: mend --ckpt_path")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise ValueError(f"{path} is damaged or no checkpoint: {error}") from error

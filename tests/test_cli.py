@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +92,7 @@ def test_fit_learns_and_leaves_a_checkpoint_that_stands_alone(work):
     model = ImageClassifier.load_from_checkpoint(best(work), weights_only=True)
     assert model.class_names == list(CLASSES)
     names = sorted(path.name for path in best(work).parent.iterdir())
-    assert names == ["best.ckpt", "last.ckpt"]
+    assert names == ["best.ckpt", "last-previous.ckpt", "last.ckpt"]
 
 
 def test_tensorboard_has_the_curves(work):
@@ -200,11 +202,78 @@ def test_interrupted_run_goes_on_as_if_it_had_not_been(work, tmp_path, monkeypat
     (last,) = tmp_path.rglob("last.ckpt")
     main([*command, str(tmp_path / "again"), "--ckpt_path", str(last)])
     (resumed,) = (tmp_path / "again").rglob("last.ckpt")
-    weights = [
-        torch.load(path, weights_only=True)["state_dict"]
-        for path in (resumed, best(work).with_name("last.ckpt"))
-    ]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert same_weights(resumed, best(work).with_name("last.ckpt"))
+
+
+def same_weights(*paths):
+    first, *others = (torch.load(path, weights_only=True)["state_dict"] for path in paths)
+    return all(torch.equal(other[key], first[key]) for other in others for key in first)
+
+
+@pytest.mark.parametrize("in_background", ["false", "true"])
+def test_auto_starts_afresh_and_goes_on_in_the_same_folder(
+    work, tmp_path, monkeypatch, in_background
+):
+    def stop_in_the_second_epoch(self, batch, batch_index):
+        if self.global_step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    command = ["fit", "--config", str(work / "run.yaml"), "--ckpt_path", "auto"]
+    command += ["--trainer.logger.save_dir", str(tmp_path), "--async_checkpoints", in_background]
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageClassifier, "on_train_batch_start", stop_in_the_second_epoch)
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+    assert stop.value.code == 143
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == 9
+    main(command)
+    assert [path.name for path in (tmp_path / "quickstart").iterdir()] == ["version_0"]
+    assert same_weights(last, best(work).with_name("last.ckpt"))
+    config = yaml.safe_load((tmp_path / "quickstart" / "version_0" / "config.yaml").read_text())
+    assert config["ckpt_path"] == "auto"
+    assert config["trainer"]["logger"]["init_args"]["version"] is None
+    before = last.stat().st_mtime_ns
+    main(command)  # what restarts a run that is finished does no harm
+    assert last.stat().st_mtime_ns == before
+
+
+def test_auto_takes_the_one_before_a_damaged_one_and_says_so(work, tmp_path):
+    run = tmp_path / "quickstart" / "version_3"
+    shutil.copytree(best(work).parents[1], run)
+    last = run / "checkpoints" / "last.ckpt"
+    command = ["fit", "--config", str(work / "run.yaml"), "--ckpt_path", "auto"]
+    command += ["--trainer.logger.save_dir", str(tmp_path)]
+    os.truncate(last, last.stat().st_size // 2)
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged .*Going on from the one before"):
+        main(command)
+    assert same_weights(last, best(work).with_name("last.ckpt"))
+
+
+def test_auto_is_for_fit(work, capsys):
+    error = fails(capsys, "validate", "--config", work / "run.yaml", "--ckpt_path", "auto")
+    assert "--ckpt_path auto is for fit" in error
+
+
+def test_folder_that_cannot_be_written_to(work, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    options = ["--trainer.logger.save_dir", tmp_path / "file"]
+    error = fails(capsys, "fit", "--config", work / "run.yaml", *options)
+    assert "cannot write to the run's folder" in error
+
+
+def test_disk_that_cannot_be_written_to(work, capsys, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this process may not mount file systems")
+    try:
+        options = ["--trainer.logger.save_dir", disk]
+        error = fails(capsys, "fit", "--config", work / "run.yaml", *options)
+        assert "Read-only file system" in error
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_one_cycle_cannot_be_prolonged(work, capsys, tmp_path):

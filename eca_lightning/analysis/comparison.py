@@ -158,12 +158,10 @@ def _run(cell: Cell) -> str:
             return f"{cell.name}: another process is at it"
         if result.exists():
             return f"{cell.name}: finished before"
-        last = cell.folder / "checkpoints" / "last.ckpt"
-        arguments = [*cell.arguments, *([f"--ckpt_path={last}"] if last.exists() else [])]
         with log.open("a") as file:
             # The run holds the lock as well: should it outlive this process, none runs beside it.
             status = subprocess.run(
-                [sys.executable, "-m", "eca_lightning", *arguments],
+                [sys.executable, "-m", "eca_lightning", *cell.arguments, "--ckpt_path=auto"],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 pass_fds=[lock.fileno()],

@@ -47,7 +47,7 @@ def data(request, folder, tmp_path):
     return ImageFolderDataModule(train=folder, **options)
 
 
-def fit(data, folder, epochs, checkpoint=None):
+def fit(data, folder, epochs, checkpoint=None, **when):
     seen = Seen()
     torch.manual_seed(0)
     trainer = Trainer(
@@ -59,7 +59,7 @@ def fit(data, folder, epochs, checkpoint=None):
         enable_model_summary=False,
         callbacks=[
             ProgressiveResizing(32, 64, start_epoch=1, end_epoch=3, multiple=16),
-            ModelCheckpoint(folder, "last"),
+            ModelCheckpoint(folder, "last", **when),
             seen,
         ],
     )
@@ -82,6 +82,14 @@ def test_resumed_run_goes_on_with_the_right_size(folder, tmp_path):
     fit(data, tmp_path, epochs=2)
     sizes, _ = fit(data, tmp_path, epochs=4, checkpoint=tmp_path / "last.ckpt")
     assert sizes == [(2, 48, 48)] * 2 + [(3, 64, 64)] * 2
+
+
+def test_run_resumed_in_mid_epoch_goes_on_with_the_right_size(folder, tmp_path):
+    data = ImageFolderDataModule(train=folder, batch_size=4, num_workers=0, seed=0)
+    fit(data, tmp_path, epochs=3, every_n_train_steps=5)
+    data = ImageFolderDataModule(train=folder, batch_size=4, num_workers=0, seed=0)
+    sizes, _ = fit(data, tmp_path, epochs=4, checkpoint=tmp_path / "last.ckpt")
+    assert sizes == [(2, 48, 48)] + [(3, 64, 64)] * 2
 
 
 def test_sizes_are_those_of_ffcvs_recipe():

@@ -8,7 +8,9 @@ from eca_lightning.training.callbacks.detection_images import DetectionImages
 from eca_lightning.training.callbacks.detections import DetectionWriter
 from eca_lightning.training.callbacks.gradient_norm import GradientNormMonitor
 from eca_lightning.training.callbacks.hyperparameters import BestScores
+from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.learning_rate import LearningRateMonitor
+from eca_lightning.training.callbacks.loss_guard import LossGuard
 from eca_lightning.training.callbacks.predictions import PredictionWriter
 from eca_lightning.training.callbacks.progressive_resizing import ProgressiveResizing
 from eca_lightning.training.callbacks.run_description import RunDescription
@@ -26,7 +28,9 @@ __all__ = [
     "DetectionWriter",
     "ExponentialMovingAverage",
     "GradientNormMonitor",
+    "LastCheckpoint",
     "LearningRateMonitor",
+    "LossGuard",
     "PredictionWriter",
     "ProgressiveResizing",
     "RunDescription",

@@ -62,11 +62,18 @@ class ProgressiveResizing(Callback):
         ramp = (self.start_epoch, self.end_epoch), (self.min_size, self.max_size)
         return round(float(np.interp(epoch, *ramp)) / self.multiple) * self.multiple
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the size of an epoch that is resumed, whose start Lightning does not announce."""
+        self._set_size(trainer)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the size before the first batch of the epoch is asked for."""
-        if not self.is_on:
-            return
-        size = self.size(trainer.current_epoch)
-        loader: Any = trainer.train_dataloader
-        loader.view = replace(loader.view, height=size, width=size)
-        pl_module.log("train/image_size", float(size))
+        if self.is_on:
+            self._set_size(trainer)
+            pl_module.log("train/image_size", float(self.size(trainer.current_epoch)))
+
+    def _set_size(self, trainer: Trainer) -> None:
+        if self.is_on:
+            size = self.size(trainer.current_epoch)
+            loader: Any = trainer.train_dataloader
+            loader.view = replace(loader.view, height=size, width=size)

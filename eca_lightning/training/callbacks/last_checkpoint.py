@@ -1,0 +1,220 @@
+"""The checkpoint from which a run goes on, and stopping at a signal.
+
+Lightning's ModelCheckpoint does not fit. In mid-epoch it saves where a validation is still to come,
+which the resumed run then leaves out; by the clock it saves amid accumulated gradients, which are
+lost. Lightning's handlers of signals act wherever the signal finds the process: with several ranks
+they wait for one another at different places, and under Slurm they save amid a step, to a folder
+where another run takes the file up.
+"""
+
+import signal
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from eca_lightning.training.checkpoint_io import LAST
+from eca_lightning.training.slurm import requeue
+
+_BEGUN = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+"""Lightning's counts of a validation that stopped in its first batch: all of it is run again."""
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``, with which a run that was stopped goes on as if it had not been.
+
+    It is written before each validation and at the end of each epoch, besides after so many steps
+    or so much time, always where no accumulated gradients are open. SIGTERM and SIGUSR1 end the run
+    at the next such place, or within a validation, whose checkpoint is written already; all ranks
+    agree on it, whichever got the signal. The exit status is 128 plus the signal's number, by which
+    launchers know that it is worth another start. At SIGUSR1 a Slurm job is put back in the queue;
+    SIGTERM comes from ``scancel`` as well, and then nobody wants it back.
+
+    Args:
+        dirpath: Folder of the file; that of the run's other checkpoints by default.
+        every_n_train_steps: Optimizer steps after which it is written besides.
+        train_time_interval: Time after which it is written besides.
+
+    Raises:
+        ValueError: ``every_n_train_steps`` is below 1.
+    """
+
+    def __init__(
+        self,
+        dirpath: Path | None = None,
+        every_n_train_steps: int | None = None,
+        train_time_interval: timedelta | None = None,
+    ) -> None:
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(
+                f"last_checkpoint.every_n_train_steps must be at least 1, got {every_n_train_steps}"
+            )
+        self.dirpath = dirpath
+        self.every_n_train_steps = every_n_train_steps
+        self.train_time_interval = train_time_interval
+        self._path = Path(LAST)
+        self._signal = 0
+        self._validation_is_ahead = False
+        self._saved_step: int | None = None
+        self._saved_at = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the folder, once the other checkpoints have theirs."""
+        others = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
+        default = Path(trainer.log_dir or trainer.default_root_dir, "checkpoints")
+        self._path = Path(self.dirpath or next((c.dirpath for c in others), None) or default, LAST)
+        self._signal = 0
+        self._saved_step = None
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over from Lightning, which has just taken them."""
+        self._listen()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over, and start the clock.
+
+        Raises:
+            ValueError: A validation would come amid accumulated gradients.
+        """
+        self._listen()
+        self._saved_at = time.monotonic()
+        _require_closed_gradients(trainer)
+
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, self._note)  # Lightning puts the old ones back in the end
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save or stop, unless gradients are open or a better place is just ahead."""
+        loop: Any = trainer.fit_loop.epoch_loop
+        if (
+            loop._should_accumulate()
+            or loop.batch_progress.is_last_batch
+            or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        ):
+            return
+        due, number = self._agree(trainer)
+        if due or number:
+            self._save(trainer)
+        self._stop(trainer, number)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what the validation does not change, so that within it nothing can be lost."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._validation_is_ahead = True
+            self._save(trainer)
+            self._validation_is_ahead = False
+            self._stop(trainer, self._agree(trainer)[1])
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Stop, without the figures of this validation."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._stop(trainer, self._agree(trainer)[1])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end of an epoch."""
+        self._save(trainer)
+        self._stop(trainer, self._agree(trainer)[1])
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have the resumed run do the validation that is ahead."""
+        if self._validation_is_ahead:
+            progress = {"total": {**_BEGUN}, "current": {**_BEGUN}, "is_last_batch": False}
+            checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say from where the run can go on."""
+        if self._saved_step is not None and not isinstance(exception, SystemExit):
+            rank_zero_info(
+                f"The run ended at step {trainer.global_step}. {self._path} is of step "
+                f"{self._saved_step}: --ckpt_path auto goes on from there"
+            )
+
+    def _agree(self, trainer: Trainer) -> tuple[bool, int]:
+        """Whether it is time to save, and the signal, if any, to stop by: the same on all ranks."""
+        step, interval = trainer.global_step, self.train_time_interval
+        due = interval is not None and time.monotonic() - self._saved_at >= interval.total_seconds()
+        if self.every_n_train_steps is not None:
+            due |= step % self.every_n_train_steps == 0 and step != self._saved_step
+        if trainer.world_size == 1:
+            return due, self._signal
+        wishes = torch.tensor([int(due), self._signal], device=trainer.strategy.root_device)
+        # Not the strategy's own reduction, which has a barrier before it. Lightning's loop as well
+        # has the ranks wait for one another once a batch, so that this adds no other stop.
+        torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX)
+        save, number = wishes.tolist()
+        return bool(save), number
+
+    def _save(self, trainer: Trainer) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self._path, weights_only=False)
+            self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def _stop(self, trainer: Trainer, number: int) -> None:
+        """End the run if there was a signal.
+
+        Raises:
+            SystemExit: With the status that belongs to the signal.
+        """
+        if not number:
+            return
+        trainer.strategy.checkpoint_io.teardown()  # waits for what is written in the background
+        trainer.strategy.barrier()
+        rank_zero_info(
+            f"{signal.Signals(number).name}: {self._path} is of step {trainer.global_step}; "
+            "the same command with --ckpt_path auto goes on from there"
+        )
+        if number == signal.SIGUSR1 and trainer.is_global_zero:
+            requeue()
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if isinstance(environment, LightningEnvironment) and trainer.local_rank:
+            # The first process has started this one, and is killed if it sees it fail.
+            raise SystemExit(0)
+        raise SystemExit(128 + number)
+
+
+def _require_closed_gradients(trainer: Trainer) -> None:
+    """Refuse validations amid accumulated gradients, which no checkpoint holds."""
+    untyped: Any = trainer
+    window, every = untyped.accumulate_grad_batches, untyped.val_check_batch
+    batches = untyped.num_training_batches  # after which no gradients are open
+    if window == 1 or not untyped.enable_validation or every == float("inf"):
+        return
+    if every is None:
+        when = "by the clock"
+    elif every % batches == 0:
+        return
+    elif every % window or (untyped.check_val_every_n_epoch is None and batches % window):
+        when = f"every {every} of {batches} batches"
+    else:
+        return
+    raise ValueError(
+        f"a validation {when} comes amid {window} batches whose gradients are accumulated, and its "
+        "checkpoint would lose them: give trainer.val_check_interval as a number of batches, a "
+        f"multiple of {window}"
+    )
