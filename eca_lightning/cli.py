@@ -36,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(arguments)
     except (*_CLEAR_ERRORS, RuntimeError) as error:
-        clear = _clear_error(error)
-        if clear is None or "ECA_LIGHTNING_TRACEBACK" in os.environ:
+        message = _clear_message(error)
+        if message is None or "ECA_LIGHTNING_TRACEBACK" in os.environ:
             raise
-        print(f"eca-lightning: error: {clear}", file=sys.stderr)
+        print(f"eca-lightning: error: {message}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -138,17 +138,17 @@ def _help() -> str:
     )
 
 
-def _clear_error(error: BaseException | None) -> BaseException | None:
-    """Find the error that this package raised by itself, which tells what to mend and is no bug.
+def _clear_message(error: BaseException | None) -> str | None:
+    """What to mend, if this package raised the error by itself, or a loader lost a process.
 
     It may lie behind others: jsonargparse raises one of its own when a constructor fails.
     """
     while error is not None:
         if isinstance(error, RuntimeError) and str(error).startswith(_LOST_WORKER):
-            return error
+            return f"{error} Most often memory was short: fewer data.num_workers take less"
         frames = traceback.extract_tb(error.__traceback__)
         here = frames and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
         if here and isinstance(error, _CLEAR_ERRORS):
-            return error
+            return str(error)
         error = error.__cause__ or error.__context__
     return None

@@ -114,7 +114,7 @@ class EcaLightningCLI(LightningCLI):
             writer = AtomicCheckpointIO()
             in_background = self._get(self.config_init, "async_checkpoints")
             plugins.append(AsyncCheckpointIO(writer) if in_background else writer)
-        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer: Any = super().instantiate_trainer(plugins=plugins, **kwargs)
         trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
         return trainer
 
@@ -127,8 +127,9 @@ class EcaLightningCLI(LightningCLI):
     @rank_zero_only
     def before_fit(self) -> None:
         """Find out now if the run cannot be saved."""
-        if not self.trainer.fast_dev_run:
-            require_writable(Path(self.trainer.log_dir or self.trainer.default_root_dir))
+        trainer: Any = self.trainer
+        if not trainer.fast_dev_run:
+            require_writable(Path(trainer.log_dir or trainer.default_root_dir))
 
     def before_predict(self) -> None:
         """Write predictions without keeping all of them: a folder's masks would fill the memory."""

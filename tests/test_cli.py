@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -210,16 +211,13 @@ def same_weights(*paths):
     return all(torch.equal(other[key], first[key]) for other in others for key in first)
 
 
-@pytest.mark.parametrize("in_background", ["false", "true"])
-def test_auto_starts_afresh_and_goes_on_in_the_same_folder(
-    work, tmp_path, monkeypatch, in_background
-):
+def test_auto_starts_afresh_and_goes_on_in_the_same_folder(work, tmp_path, monkeypatch):
     def stop_in_the_second_epoch(self, batch, batch_index):
         if self.global_step == 8:
             os.kill(os.getpid(), signal.SIGTERM)
 
     command = ["fit", "--config", str(work / "run.yaml"), "--ckpt_path", "auto"]
-    command += ["--trainer.logger.save_dir", str(tmp_path), "--async_checkpoints", in_background]
+    command += ["--trainer.logger.save_dir", str(tmp_path), "--async_checkpoints", "true"]
     with monkeypatch.context() as patch:
         patch.setattr(ImageClassifier, "on_train_batch_start", stop_in_the_second_epoch)
         with pytest.raises(SystemExit) as stop:
@@ -388,6 +386,27 @@ def test_code_in_a_checkpoint_is_not_run(work, capsys, tmp_path, command):
         run = [command, trap, tmp_path / ("new.ckpt" if command == "import" else "new.pt2")]
     assert "trap.ckpt" in fails(capsys, *run, *["--data.predict", work] * (command == "predict"))
     assert [path.name for path in tmp_path.iterdir()] == ["trap.ckpt"]
+def test_a_lost_worker_process_is_named_and_the_run_goes_on(work, capsys, tmp_path, monkeypatch):
+    def lose_a_worker(self, batch, batch_index):
+        if self.global_step == 8:
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    folder = yaml.safe_load((work / "run.yaml").read_text())
+    folder["data"]["class_path"] = "eca_lightning.data.ImageFolderDataModule"
+    images = {split: str(work / "images" / split) for split in ("train", "val")}
+    folder["data"]["init_args"] |= images | {"num_workers": 1}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(folder))
+    command = ["fit", "--config", str(tmp_path / "run.yaml"), "--ckpt_path", "auto"]
+    command += ["--trainer.logger.save_dir", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageClassifier, "on_train_batch_start", lose_a_worker)
+        error = fails(capsys, *command)
+    assert re.search(r"error: DataLoader worker .*fewer data.num_workers", error)
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == 6
+    main([*command, "--data.num_workers", "0"])
+    assert torch.load(last, weights_only=True)["global_step"] == 18
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

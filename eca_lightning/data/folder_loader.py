@@ -152,6 +152,9 @@ class FolderLoader(EpochLoader):
         except ValueError as error:
             # torch puts a worker's traceback into the message; its end is what the worker said.
             raise ValueError(str(error).strip().rpartition("ValueError: ")[2]) from None
+        except (ConnectionError, EOFError) as error:
+            # What a worker has sent is fetched from it once more; else torch names a lost one.
+            raise RuntimeError(f"DataLoader worker lost: {error}.") from error
 
     def close(self) -> None:
         """End the iteration in progress and the worker processes."""

@@ -134,8 +134,8 @@ class SameStart(Callback):
         """
         if trainer.world_size == 1:
             return
-        own = torch.tensor([self.step], device=trainer.strategy.root_device)
-        steps = trainer.strategy.all_gather(own).flatten().tolist()
+        steps = [self.step] * trainer.world_size
+        torch.distributed.all_gather_object(steps, self.step)
         if len(set(steps)) > 1:
             found = ", ".join(
                 f"rank {rank}: {'none' if step < 0 else f'step {step}'}"

@@ -28,6 +28,8 @@ RANKS = 2
 STEPS_AN_EPOCH, EPOCHS = 40, 3
 LOST_AFTER = 50
 """Steps; in the middle of the second epoch."""
+AWAY = 5
+"""Seconds for which the host is gone."""
 PATIENCE = 1800
 """Seconds for anything."""
 
@@ -81,16 +83,20 @@ def torchrun(host, folder, name):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
     launcher += ["--nproc-per-node", str(RANKS), "--max-restarts", "3", "--rdzv-id", name]
     launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{main}:29400"]
+    # Both share this machine's name, by which torchrun elsewise knows whether to serve the others.
+    launcher += ["--rdzv-conf", f"is_host={int(address == main)}"]
     launcher += ["--local-addr", address, "-m", "eca_lightning"]
     program = ["fit", "--config", str(folder / "run.yaml"), "--ckpt_path", "auto"]
     program += ["--trainer.logger.name", name]
     quick = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "NUMBA_OPT": "0"}
+    # A launcher that serves the store for all ranks does not tell a host that comes later of it.
+    network = {"GLOO_SOCKET_IFNAME": host, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     with (folder / f"{name}-{host}.log").open("a") as log:
         return inside(
             host,
             *launcher,
             *program,
-            env=os.environ | quick | {"GLOO_SOCKET_IFNAME": host},
+            env=os.environ | quick | network,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -144,7 +150,7 @@ def main(folder):
         goes.wait()
         lost_at, saved = time.monotonic(), step_of(checkpoints["lost"])
         say(f"the second host is unplugged, its {killed} processes are killed; saved: step {saved}")
-        time.sleep(5)
+        time.sleep(AWAY)
         ip("-n", second, "link", "set", second, "up")
         back = torchrun(second, folder, "lost")
         say("the second host is back, and its torchrun asks to join")
@@ -166,4 +172,9 @@ if __name__ == "__main__":
         raise SystemExit("multinode: it takes root and 'ip' (Debian's iproute2)")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        main(Path(place))
+        try:
+            main(Path(place))
+        except BaseException:
+            for log in sorted(Path(place).glob("*.log")):
+                print(f"--- the end of {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
+            raise

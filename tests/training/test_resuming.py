@@ -96,14 +96,15 @@ def test_a_folder_that_cannot_be_written_to_is_refused_and_named(tmp_path):
         require_writable(tmp_path / "file" / "run")
 
 
-def test_ranks_that_see_different_checkpoints_do_not_start():
-    for steps in ([7, 7], [7, -1]):
-        strategy = SimpleNamespace(
-            root_device="cpu", all_gather=lambda own, steps=steps: torch.tensor(steps)[:, None]
-        )
-        trainer = SimpleNamespace(world_size=2, strategy=strategy)
-        if steps[1] == 7:
-            SameStart(7).setup(trainer, None, "fit")
-        else:
-            with pytest.raises(ValueError, match="rank 0: step 7, rank 1: none"):
-                SameStart(7).setup(trainer, None, "fit")
+def test_ranks_that_see_different_checkpoints_do_not_start(monkeypatch):
+    def gather(steps, own):
+        steps[:] = [own, of_the_other]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    two_ranks = SimpleNamespace(world_size=2)
+    of_the_other = 7
+    SameStart(7).setup(two_ranks, None, "fit")
+    of_the_other = -1
+    with pytest.raises(ValueError, match="rank 0: step 7, rank 1: none"):
+        SameStart(7).setup(two_ranks, None, "fit")
+    SameStart(7).setup(SimpleNamespace(world_size=1), None, "fit")
