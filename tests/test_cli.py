@@ -386,6 +386,8 @@ def test_code_in_a_checkpoint_is_not_run(work, capsys, tmp_path, command):
         run = [command, trap, tmp_path / ("new.ckpt" if command == "import" else "new.pt2")]
     assert "trap.ckpt" in fails(capsys, *run, *["--data.predict", work] * (command == "predict"))
     assert [path.name for path in tmp_path.iterdir()] == ["trap.ckpt"]
+
+
 def test_a_lost_worker_process_is_named_and_the_run_goes_on(work, capsys, tmp_path, monkeypatch):
     def lose_a_worker(self, batch, batch_index):
         if self.global_step == 8:
