@@ -1,18 +1,16 @@
 """What ``benchmark loader`` measured, as a table, a CSV file and a bar chart."""
 
-import csv
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from matplotlib.figure import Figure
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from eca_lightning.analysis.benchmarking import Row, results_table, shown, spread, write_rows
 from eca_lightning.analysis.loader_contenders import OURS, ContenderName, Workload
 from eca_lightning.analysis.loader_turns import Turn
 from eca_lightning.files import unfinished
@@ -64,10 +62,7 @@ def report(results: list[Result], title: str, output: Path) -> None:
         output: Folder for the files.
     """
     rows = [_row(result, results) for result in results]
-    with unfinished(output / "loaders.csv") as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(rows, output / "loaders.csv")
     console = Console()
     console.print(_table(rows, title))
     for row in rows:
@@ -78,9 +73,9 @@ def report(results: list[Result], title: str, output: Path) -> None:
     console.print(f"Written to {escape(str(output))}")
 
 
-def _row(result: Result, results: list[Result]) -> dict[str, Any]:
+def _row(result: Result, results: list[Result]) -> Row:
     """A line of the CSV file; what a loader that failed lacks is left empty."""
-    row: dict[str, Any] = {
+    row: Row = {
         "contender": result.contender,
         "workers": result.work.num_workers,
         "image_size": result.work.image_size,
@@ -90,14 +85,14 @@ def _row(result: Result, results: list[Result]) -> dict[str, Any]:
         "failure": result.failure,
     }
     rates = result.rates
-    row |= _spread("images_per_s", rates, 1)
+    row |= spread("images_per_s", rates, 1)
     (ours,) = [
         other.rates
         for other in results
         if other.contender == OURS and other.work.num_workers == result.work.num_workers
     ] or [[]]
     # Round by round: what slows the machine down for a while slows both.
-    row |= _spread("ours_faster", [a / b for a, b in zip(ours, rates, strict=False)], 3)
+    row |= spread("ours_faster", [a / b for a, b in zip(ours, rates, strict=False)], 3)
     # A turn shorter than a tick of the system's clock, 10 ms, may count as none.
     cpu_ms = result.cpu_ms if rates else 0.0
     row["images_per_s_per_core"] = f"{1000 / cpu_ms:.1f}" if cpu_ms else ""
@@ -106,23 +101,13 @@ def _row(result: Result, results: list[Result]) -> dict[str, Any]:
     return row
 
 
-def _spread(name: str, values: list[float], digits: int) -> dict[str, str]:
-    """Median, least and greatest of some values, for the CSV file."""
-    figures = (median(values), min(values), max(values)) if values else ()
-    texts = [f"{figure:.{digits}f}" for figure in figures] or [""] * 3
-    return dict(zip((name, f"{name}_min", f"{name}_max"), texts, strict=True))
-
-
-def _table(rows: list[dict[str, Any]], title: str) -> Table:
+def _table(rows: list[Row], title: str) -> Table:
     caption = (
         f"{rows[0]['images']:,} images a turn, {max(row['turns'] for row in rows)} turns, "
         f"{len(os.sched_getaffinity(0))} cores. Medians; 'ours faster' compares the turns of a "
         "round; per core: images a second of CPU time; first batch in seconds"
     )
-    # Narrow enough for a terminal of 80 columns.
-    table = Table(
-        title=escape(title), caption=caption, box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0)
-    )
+    table = results_table(title, caption)
     table.add_column("loader", no_wrap=True)
     for column in (
         "workers",
@@ -139,20 +124,15 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
         table.add_row(
             row["contender"],
             str(row["workers"]),
-            _shown(row["images_per_s"]) or "failed",
-            low and f"{_shown(low)}-{_shown(high)}",
-            _shown(row["ours_faster"], ".2f"),
-            _shown(row["images_per_s_per_core"]),
-            _shown(row["cpu_ms_per_image"], ".2f"),
+            shown(row["images_per_s"]) or "failed",
+            low and f"{shown(low)}-{shown(high)}",
+            shown(row["ours_faster"], ".2f"),
+            shown(row["images_per_s_per_core"]),
+            shown(row["cpu_ms_per_image"], ".2f"),
             row["first_batch_s"],
             end_section=number + 1 < len(rows) and rows[number + 1]["workers"] != row["workers"],
         )
     return table
-
-
-def _shown(figure: str, form: str = ",.0f") -> str:
-    """A figure of the CSV file for the table; nothing for nothing."""
-    return figure and format(float(figure), form)
 
 
 def _draw(results: list[Result], title: str, path: Path) -> None:

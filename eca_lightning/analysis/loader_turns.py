@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from eca_lightning.analysis.benchmarking import how_it_ended
 from eca_lightning.analysis.loader_contenders import CONTENDERS, ContenderName, Turns, Workload
 
 
@@ -67,7 +68,7 @@ class ContenderProcess:
             answer = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(10.0)
-            raise RuntimeError(f"its process {_how_it_ended(self._process.exitcode)}") from None
+            raise RuntimeError(f"its process {how_it_ended(self._process.exitcode)}") from None
         if isinstance(answer, str):
             raise RuntimeError(answer)
         turn: Turn = answer
@@ -140,11 +141,3 @@ def session_cpu_seconds() -> float:
         if fields[3] == session:
             ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "does not answer"
-    if exit_code < 0:
-        return f"was killed by {signal.Signals(-exit_code).name}"
-    return f"ended with status {exit_code}"

@@ -1,17 +1,15 @@
 """What ``benchmark model`` measured, as a table, a CSV file and a chart."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from eca_lightning.analysis.benchmarking import Row, results_table, write_rows
 from eca_lightning.files import unfinished
 
 Interval = tuple[float, float, float]
@@ -61,11 +59,7 @@ def ratio(result: Result, base: Result) -> Interval:
 
 def write_csv(results: list[Result], path: Path) -> None:
     """Write a line for each result; in each pass and mode they are compared with the first."""
-    rows = _rows(results)
-    with unfinished(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(_rows(results), path)
 
 
 def report(results: list[Result], title: str, output: Path) -> None:
@@ -88,12 +82,12 @@ def _bases(results: list[Result]) -> dict[tuple[str, str], Result]:
     return {(r.pass_, r.mode): r for r in reversed(results)}
 
 
-def _rows(results: list[Result]) -> list[dict[str, Any]]:
+def _rows(results: list[Result]) -> list[Row]:
     bases = _bases(results)
     return [_row(result, bases[result.pass_, result.mode]) for result in results]
 
 
-def _row(result: Result, base: Result) -> dict[str, Any]:
+def _row(result: Result, base: Result) -> Row:
     """A line of the CSV file; what was not measured is left empty."""
     time, low, high = ratio(result, base)
     saved = result.saved_bytes
@@ -114,18 +108,12 @@ def _row(result: Result, base: Result) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]], title: str, base: str) -> Table:
+def _table(rows: list[Row], title: str, base: str) -> Table:
     caption = (
         f"{rows[0]['turns']} turns. Medians; time: how many times as long as {base}, "
         "with its 95% interval; saved: activations kept for the backward pass"
     )
-    table = Table(
-        title=escape(title),
-        caption=escape(caption),
-        box=SIMPLE,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = results_table(title, caption)
     table.add_column("network", no_wrap=True)
     shown = ["images/s", "time", "interval", "saved MB", "x"]
     optional = [("peak_mb", "peak MB"), ("utilisation", "of peak")]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from eca_lightning.analysis.benchmarking import turns_bar
 from eca_lightning.analysis.model_contenders import build
 from eca_lightning.analysis.model_report import Result, report, write_csv
 
@@ -84,8 +84,7 @@ def benchmark_model(
         torch.backends.cudnn.benchmark = True
     output.mkdir(parents=True, exist_ok=True)
     results = []
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as progress:
+    with turns_bar() as progress:
         turns = len(contenders) * len(passes) * len(modes) * (repeats + WARM_UP)
         bar = progress.add_task("starting", total=turns)
         for pass_ in passes:

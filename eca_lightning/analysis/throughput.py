@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from eca_lightning.analysis.benchmarking import turns_bar
 from eca_lightning.analysis.loader_contenders import (
     CONTENDERS,
     BenchmarkView,
@@ -95,8 +95,7 @@ def benchmark_loader(
                 )
         results = []
         turns = len(names) * len(num_workers) * (repeats + 1)
-        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
+        with turns_bar() as progress:
             bar = progress.add_task("starting", total=turns)
             for workers in num_workers:
                 compared = [Result(name, replace(work, num_workers=workers)) for name in names]
