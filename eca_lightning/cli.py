@@ -14,7 +14,7 @@ COMMANDS = {
     "predict": "write the best classes of images to a table, or the objects on them",
     "data": "write data sets; verify and describe .beton files",
     "models": "list the models of the paper: parameters and FLOPs, ours beside its own",
-    "benchmark": "time data loaders and networks, ours beside others",
+    "benchmark": "time loaders, networks and runs on more devices; plan what a node needs",
     "compare": "train a grid of variants and seeds, and tell their differences",
     "attention": "draw what the attention of a trained classifier does",
     "import": "make a checkpoint of weights of the original project, torchvision or timm",
@@ -81,12 +81,16 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
         return models
     if command == "benchmark":
         from eca_lightning.analysis.model_throughput import benchmark_model
+        from eca_lightning.analysis.node_plan import benchmark_plan
+        from eca_lightning.analysis.scaling import benchmark_scaling
         from eca_lightning.analysis.throughput import benchmark_loader
 
         return {
             "_help": COMMANDS["benchmark"],
             "loader": benchmark_loader,
             "model": benchmark_model,
+            "scaling": benchmark_scaling,
+            "plan": benchmark_plan,
         }
     if command == "compare":
         from eca_lightning.analysis.comparison import compare

@@ -78,8 +78,7 @@ class Grid:
             "trainer.logger.name": variant,
             "trainer.logger.version": f"seed_{seed}",
         }
-        arguments = ["fit", "--config", str(self.base)]
-        arguments += [f"--{key}={_as_text(value)}" for key, value in options.items()]
+        arguments = ["fit", "--config", str(self.base), *option_arguments(options)]
         return Cell(variant, seed, runs / variant / f"seed_{seed}", tuple(arguments))
 
 
@@ -127,9 +126,13 @@ def read_grid(path: Path) -> Grid:
     return Grid(base, variants, seeds, references, options)
 
 
+def option_arguments(options: dict[str, Any]) -> list[str]:
+    """Options as arguments of the program: those that are no texts as JSON."""
+    return [
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in options.items()
+    ]
+
+
 def _distinct(values: Any) -> bool:
     return isinstance(values, list) and 0 < len(values) == len(set(map(str, values)))
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
