@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test fuzz killtest multinode docker-check lint format constraints clean
+.PHONY: help setup quickstart notebooks results test fuzz killtest multinode docker-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ killtest: $(READY) ## Stop a run of two ranks 30 times, at random moments, and c
 multinode: $(READY) ## Lose one of two hosts (network namespaces, as root) and go on when it is back
 	$(BIN)/python tests/contracts/multinode.py
 
+walkthrough: $(READY) ## Type docs/imagenet.md line by line, on a small ImageNet
+	$(BIN)/python tests/walkthrough.py
+
 lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -69,6 +72,9 @@ lint: $(READY) ## Check style, formatting and types
 format: $(READY) ## Mend style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(READY) ## Write docs/reference.md from the code
+	$(BIN)/python tools/reference.py
 
 constraints: ## Resolve every dependency afresh into constraints.txt (with Python 3.10 and 3.11)
 	$(PYTHON) tools/constraints.py python3.10 python3.11 $(TORCH)

@@ -50,7 +50,7 @@ class EfficientChannelAttention(ChannelGate):
 
     Args:
         channels: Number of channels, C; it matters to the kernel rules only.
-        kernel: A rule or a size, as in `kernel_size`.
+        kernel: The rule of Eq. 12 (equation) or of Fig. 3 (figure), or a size; see `kernel_size`.
     """
 
     def __init__(self, channels: int, kernel: KernelRule | int = "equation") -> None:
@@ -77,7 +77,7 @@ class EfficientChannelAttentionNS(ChannelGate):
 
     Args:
         channels: Number of channels, C.
-        kernel: A rule or a size, as in `kernel_size`.
+        kernel: The rule of Eq. 12 (equation) or of Fig. 3 (figure), or a size; see `kernel_size`.
     """
 
     def __init__(self, channels: int, kernel: KernelRule | int = "equation") -> None:

@@ -1,0 +1,247 @@
+"""Write docs/reference.md, the reference of configurations and commands, from the code.
+
+    python tools/reference.py
+
+Names, types and defaults are those of the signatures, explanations those of the docstrings.
+"""
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import torch
+from docstring_parser import Docstring, DocstringStyle, parse
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+
+from eca_lightning import cli, data
+from eca_lightning.attention import registry
+from eca_lightning.backbones import BACKBONE_NAMES, BackboneConfig
+from eca_lightning.tasks import ImageClassifier, ObjectDetector
+from eca_lightning.tasks.detectors import DetectorConfig
+from eca_lightning.tasks.mixing import Mixing
+from eca_lightning.training import callbacks
+from eca_lightning.training.schedules import WarmupThenDecay
+
+OUTPUT = Path(__file__).parents[1] / "docs" / "reference.md"
+
+INTRODUCTION = """\
+# Reference
+
+Written by `make docs` from the code: do not edit. The options of `eca-lightning fit`, `validate`,
+`test` and `predict` come first, those of the other commands last. In a YAML file an option is a
+key; on the command line `model.init_args.backbone.attention` is `--model.backbone.attention`.
+[imagenet.md](imagenet.md) shows whole runs, `--print_config` what a run would use.
+
+A run has these keys:
+
+| key | |
+| --- | --- |
+| `seed_everything` | the seed of all that is random |
+| `model` | `class_path` and `init_args` of [ImageClassifier](#imageclassifier) or \
+[ObjectDetector](#objectdetector), or a file with them |
+| `data` | the same of [FFCVDataModule](#ffcvdatamodule), \
+[ImageFolderDataModule](#imagefolderdatamodule) or [CocoDataModule](#cocodatamodule) |
+| `trainer` | [Lightning's Trainer](https://lightning.ai/docs/pytorch/stable/common/trainer.html): \
+`devices`, `num_nodes`, `precision`, `max_epochs`, `accumulate_grad_batches`, `callbacks` ... |
+| `checkpoint` | Lightning's ModelCheckpoint that writes `best.ckpt`: `monitor`, `mode`, \
+`every_n_train_steps` ... |
+| `last_checkpoint` | another one, which writes `last.ckpt` |
+| `progressive_resizing` | [ProgressiveResizing](#progressiveresizing) |
+| `predictions`, `detections` | [PredictionWriter](#predictionwriter), \
+[DetectionWriter](#detectionwriter) |
+| `ckpt_path` | the checkpoint to go on from, to score or to predict with |
+"""
+
+ATTENTION = """\
+### Attention
+
+`attention` of a backbone is one of {names}. Each sits where its own paper puts it. These have
+`attention_options`, of which a list gives one value for each stage of the network:
+"""
+
+LIGHTNINGS_COMMANDS = ("fit", "validate", "test", "predict")
+
+FILLED_IN = {
+    "channels",  # of attention, by the network, as the next
+    "stride",
+    "total_steps",  # of a schedule, by the task, as the next
+    "steps_per_epoch",
+}
+
+Option = tuple[str, str, str, str]
+"""Name, type, default and explanation."""
+
+
+def reference() -> str:
+    """The whole page."""
+    modules = [data.FFCVDataModule, data.ImageFolderDataModule, data.CocoDataModule]
+    augmentations = [data.ColorJitter, data.TrivialAugment, data.RandAugment, data.RandomErasing]
+    parts = [
+        INTRODUCTION,
+        "## Tasks",
+        *map(_section, (ImageClassifier, ObjectDetector, Mixing)),
+        "## Networks",
+        _section(BackboneConfig),
+        f"The names are {_listed(BACKBONE_NAMES)}.",
+        _attention(),
+        _section(DetectorConfig),
+        "## Data",
+        *map(_section, (*modules, *augmentations)),
+        "## Schedules",
+        _section(WarmupThenDecay),
+        "## Callbacks",
+        *(_section(getattr(callbacks, name)) for name in callbacks.__all__),
+        "## Commands",
+        *(_section(function, name) for name, function in _commands()),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _commands() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The functions behind the commands, with the words that call them."""
+
+    def walk(words: str, found: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
+        if isinstance(found, dict):
+            for word in found:
+                if word != "_help":
+                    yield from walk(f"{words} {word}", found[word])
+        else:
+            yield words, found
+
+    for command in cli.COMMANDS:
+        if command not in LIGHTNINGS_COMMANDS:
+            yield from walk(f"eca-lightning {command}", cli._functions(command))
+
+
+def _docs(item: Any) -> Docstring:
+    return parse(inspect.getdoc(item) or "", DocstringStyle.GOOGLE)
+
+
+def _section(item: Callable[..., Any], command: str = "") -> str:
+    """Heading, description and options of a class, or of the function behind a command."""
+    text = _plain(_docs(item).description or "").strip()
+    rows = []
+    for name, kind, default, about in _options(item):
+        # All but `data write` take what they need without its name.
+        is_option = command and (default != "required" or " write " in command)
+        rows.append((f"`{'--' if is_option else ''}{name}`", kind, default, about))
+    header = ("argument" if command else "option", "type", "default", "")
+    table = "\n\n" + _table(header, rows) if rows else ""
+    return f"### {command or item.__name__}\n\n{text}{table}"
+
+
+def _attention() -> str:
+    rows = []
+    for name, constructor in registry._CONSTRUCTORS.items():
+        rows += [(f"`{name}`", f"`{option}`", *rest) for option, *rest in _options(constructor)]
+    table = _table(("attention", "option", "type", "default", ""), rows)
+    return ATTENTION.format(names=_listed(registry.ATTENTION_NAMES)) + "\n" + table
+
+
+def _options(item: Callable[..., Any]) -> list[Option]:
+    """The options of a class or a function, those that a class passes on to its base included."""
+    lineage = inspect.getmro(item) if isinstance(item, type) else (item,)
+    helps: dict[str, str] = {}
+    for owner in reversed(lineage):
+        helps |= {p.arg_name: p.description or "" for p in _docs(owner).params}
+    found = []
+    for owner in lineage:
+        if isinstance(owner, type) and "__init__" not in vars(owner):
+            continue
+        signature = inspect.signature(owner).parameters.values()
+        found += [p for p in signature if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in signature):
+            break
+    made = {f.name: f.default_factory for f in fields(item)} if is_dataclass(item) else {}
+    return [
+        (p.name, _type(p.annotation), _default(p, made.get(p.name)), _plain(helps.get(p.name, "")))
+        for p in found
+        if p.name not in FILLED_IN and p.annotation is not torch.optim.Optimizer
+    ]
+
+
+def _type(kind: Any) -> str:
+    """A type as the reader of a YAML file knows it."""
+    names = {Any: "anything", Path: "path", str: "text", type(None): "`null`"}
+    names |= {OptimizerCallable: "optimizer", LRSchedulerCallable: "schedule", dict: "map"}
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is inspect.Parameter.empty:
+        return ""
+    if kind in names:
+        return names[kind]
+    if is_dataclass(kind):
+        return f"[{kind.__name__}](#{kind.__name__.lower()})"
+    if origin is Literal:
+        return " or ".join(map(_value, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_type, arguments))
+    if origin is tuple and Ellipsis not in arguments:
+        return f"[{', '.join(map(_type, arguments))}]"
+    if origin is dict:
+        return "map"
+    if origin is not None:
+        return f"list of {_type(arguments[0])}"
+    return kind.__name__
+
+
+def _default(parameter: inspect.Parameter, made: Any) -> str:
+    if made not in (None, MISSING):
+        return _value(made())
+    if parameter.default is inspect.Parameter.empty:
+        return "required"
+    if parameter.annotation is OptimizerCallable:
+        return f"`{_optimizer(parameter.default)}`"
+    return _value(parameter.default)
+
+
+def _optimizer(build: Callable[..., torch.optim.Optimizer]) -> str:
+    """What a function builds, and in what it differs from its class's defaults."""
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    built = build(parameters)
+    usual = type(built)(parameters).defaults
+    chosen = [f"{k}={v:g}" for k, v in built.defaults.items() if v != usual[k] or k == "lr"]
+    return f"{type(built).__name__}({', '.join(chosen)})"
+
+
+def _value(value: Any) -> str:
+    """A value as YAML has it."""
+    return f"`{_yaml(value)}`"
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _plain(text: str) -> str:
+    """Turn the markup of docstrings into Markdown's."""
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    return text.replace("``", "`").replace("<", "&lt;")
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |" for line in lines)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def main() -> None:
+    """Write the page."""
+    OUTPUT.write_text(reference())
+    print(f"Written: {OUTPUT}")
+
+
+if __name__ == "__main__":
+    main()
