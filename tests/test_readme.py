@@ -1,4 +1,4 @@
-"""What the README tells people to type works."""
+"""What the README and docs/ tell people to type works, and their links lead somewhere."""
 
 import json
 import re
@@ -7,23 +7,54 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from eca_lightning.analysis.node_plan import benchmark_plan
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.cli import main
 from eca_lightning.tasks import ImageClassifier
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
-COMMANDS = [line for line in SHELL.splitlines() if line.startswith("eca-lightning ")]
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [*ROOT.glob("*.md"), ROOT / "data/README.md", *sorted(ROOT.glob("docs/*.md"))]
+}
+STARTERS = {
+    r"^(\w+=\S+ )+": "",
+    r"^(sbatch|bash) .*?deploy/\w+/train\.\w+ ": "eca-lightning fit ",
+    r"^sbatch .*?deploy/\w+/compare\.\w+ ": "eca-lightning compare ",
+    r"^srun .*?eca-lightning ": "eca-lightning ",
+    r"^docker run .*?eca-lightning:\S+ ": "eca-lightning ",
+}
+"""What may stand before the arguments of the program, and what it comes to."""
 
 
-def test_the_readme_has_commands_and_code():
-    assert len(COMMANDS) > 5
-    assert len(PYTHON) > 1
+def blocks(language, *pages):
+    """The code blocks of a language."""
+    texts = [PAGES[page] for page in pages or PAGES]
+    pattern = rf"^```{language}\n(.*?)^```"
+    return [b for text in texts for b in re.findall(pattern, text, re.MULTILINE | re.DOTALL)]
+
+
+LINES = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines()]
+
+
+def started(line):
+    """A line as the program is called in the end."""
+    for starter, program in STARTERS.items():
+        line = re.sub(starter, program, line)
+    return line
+
+
+COMMANDS = sorted({started(line) for line in LINES if started(line).startswith("eca-lightning ")})
+COMMANDS.remove("eca-lightning --help")
+
+
+def test_the_pages_have_commands_and_code():
+    assert len(COMMANDS) > 30
+    assert len(blocks("python", "README.md")) > 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -38,10 +69,12 @@ def test_commands_are_understood(command, monkeypatch, capsys):
 
 def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+    assert set(re.findall(r"\bmake ([a-z-]+)", PAGES["README.md"])) <= targets
+    for page in PAGES.values():
+        assert set(re.findall(r"(?:^|`)make ([a-z-]+)", page, re.MULTILINE)) <= targets
 
 
-@pytest.mark.parametrize("code", PYTHON)
+@pytest.mark.parametrize("code", blocks("python", "README.md"))
 def test_python_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trainer = Trainer(accelerator="cpu", logger=False)
@@ -60,8 +93,65 @@ def test_python_runs(code, tmp_path, monkeypatch):
         assert torch.equal(*weights)
 
 
-def test_files_and_links_are_there():
-    for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (ROOT / link).exists(), link
-    for config in set(re.findall(r"configs/[\w/]+\.yaml", README)):
-        assert (ROOT / config).exists(), config
+@pytest.mark.parametrize("code", blocks("yaml", "docs/training.md", "docs/scaling.md"))
+def test_yaml_goes_behind_a_run(code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["eca-lightning"])
+    (tmp_path / "second.yaml").write_text(code)
+    configs = ["configs/imagenet/eca_resnet50_paper.yaml", str(tmp_path / "second.yaml")]
+    with pytest.raises(SystemExit):
+        main(["fit", *(f"--config={path}" for path in configs), "--print_config"])
+    used = yaml.safe_load(capsys.readouterr().out)
+    for key, section in yaml.safe_load(code).items():
+        written = section.get("init_args", section)
+        resolved = used[key].get("init_args", used[key])
+        for option, value in written.items():
+            assert all(str(part) in str(resolved[option]) for part in words(value)), option
+
+
+def words(value):
+    """The plain values of a nested one; of class paths the last name."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return [word for part in inner for word in words(part)]
+    return [str(value).rpartition(".")[2]] if isinstance(value, str) else [value]
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    for link in re.findall(r"\]\(([^)h][^)]*)\)", PAGES[name]):
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_that_are_written_about_exist(name):
+    files = r"\b(?:configs|deploy|tests|tools)/[\w/]+\.[a-z]+"
+    for file in set(re.findall(files, PAGES[name])):
+        assert (ROOT / file).exists() or file in ADDED, file
+
+
+ADDED = {"configs/imagenet/cbam_resnet50_paper.yaml"}
+"""What docs/extending.md tells readers to add."""
+
+
+def test_every_page_is_listed():
+    listed = {f"docs/{name}" for name in re.findall(r"\]\((\w+\.md)\)", PAGES["docs/README.md"])}
+    assert listed | {"docs/README.md"} == {name for name in PAGES if name.startswith("docs/")}
+
+
+def test_the_plan_is_what_the_command_prints(capsys):
+    benchmark_plan(2470.0, 1220.0)
+    printed = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    page = PAGES["docs/scaling.md"].splitlines()
+    first = page.index(printed[0])
+    assert [line for line in page[first : first + len(printed) + 1] if line] == printed
