@@ -85,7 +85,8 @@ def main(folder: Path) -> None:
         # The small archives have checksums of their own.
         typed = typed.replace(
             "from torchvision.datasets import ImageNet;",
-            "import torchvision.datasets.imagenet as m; m.check_integrity = lambda *_: True; "
+            "import torchvision.datasets.imagenet as m; whole = m.check_integrity; "
+            "m.check_integrity = lambda path, md5=None: whole(path); "
             "from torchvision.datasets import ImageNet;",
         )
         print(f"\n[{number}/{len(commands)}] {typed}", flush=True)

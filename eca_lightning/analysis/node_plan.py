@@ -125,8 +125,8 @@ def benchmark_plan(
     node.add_row("memory", f"{dataset_gb + process_gb * gpus_per_node:,.0f} GB")
     node.add_row("reading, if memory is less", f"{image_gb * node_images_per_s:.2f} GB/s")
     runs = Table("GPUs", "nodes", "images a step", "learning rate", "linear rule", box=MARKDOWN)
-    for column in ("epoch, s", "network, Gbit/s", "shared storage, GB/s"):
-        runs.add_column(column)
+    for name in ("epoch, s", "network, Gbit/s", "shared storage, GB/s"):
+        runs.add_column(name)
     for column in runs.columns:
         column.justify, column.no_wrap = "right", True
     for count in gpus:
