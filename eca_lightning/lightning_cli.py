@@ -145,8 +145,9 @@ class EcaLightningCLI(LightningCLI):
             if checkpoint.best_model_score is not None:
                 print(f"\nbest {checkpoint.monitor}: {checkpoint.best_model_score:.4f}")
             print(f"checkpoint: {checkpoint.best_model_path}")
-        if self.trainer.logger is not None:
-            print(f"watch it: tensorboard --logdir {self.trainer.logger.save_dir}")
+        logs = getattr(self.trainer.logger, "save_dir", None)  # of a trial run, there are none
+        if logs is not None:
+            print(f"watch it: tensorboard --logdir {logs}")
 
 
 def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:

@@ -274,6 +274,13 @@ def test_disk_that_cannot_be_written_to(work, capsys, tmp_path):
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+def test_a_trial_run_leaves_nothing_and_points_nowhere(work, tmp_path, capsys):
+    options = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.fast_dev_run", "1"]
+    main(["fit", "--config", str(work / "run.yaml"), *options])
+    assert "tensorboard" not in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_cycle_cannot_be_prolonged(work, capsys, tmp_path):
     last = best(work).with_name("last.ckpt")
     options = ["--trainer.logger.save_dir", tmp_path, "--trainer.max_epochs", "4"]

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eca_lightning.analysis.benchmarking import Row, results_table, shown, spread, write_rows
+from eca_lightning.files import unfinished
 
 
 class Turn(NamedTuple):
@@ -137,7 +138,8 @@ def _draw(results: list[Result], base: Result, title: str, path: Path) -> None:
     shares.set_xlabel("devices (median, and from least to greatest)")
     shares.legend(loc="center right")
     figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=150)
+    with unfinished(path) as part:
+        figure.savefig(part, dpi=150)
 
 
 def _whiskers(
