@@ -54,6 +54,8 @@ A run has these keys:
 | `predictions`, `detections` | [PredictionWriter](#predictionwriter), \
 [DetectionWriter](#detectionwriter) |
 | `ckpt_path` | the checkpoint to go on from, to score or to predict with |
+| `weights_only` | whether Lightning reads of it nothing but tensors and plain values, \
+which is all that checkpoints of this program hold |
 """
 
 ATTENTION = """\

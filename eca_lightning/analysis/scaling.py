@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from eca_lightning.analysis.benchmarking import how_it_ended, turns_bar
 from eca_lightning.analysis.comparison_grid import option_arguments
@@ -78,7 +78,7 @@ def benchmark_scaling(
                         result.failure = str(error)
                 progress.advance(bar)
     named = " ".join(map(str, runs))
-    report(results, f"{named}: {steps} steps a turn, {repeats} turns", output)
+    report(results, f"{named}: {repeats} turns of {steps} steps", output)
     if all(result.failure for result in results):
         raise ValueError(f"no turn succeeded, see {log}: {results[0].failure}")
 
@@ -89,7 +89,7 @@ def _arguments(
     """The arguments of ``eca-lightning`` for a turn, but for its logger."""
     forced = {
         "trainer.devices": devices,
-        "trainer.max_epochs": -1,
+        "trainer.max_epochs": 2 * steps,  # enough, were each of one step
         "trainer.max_steps": 2 * steps,
         "trainer.log_every_n_steps": steps,
         "trainer.limit_val_batches": 0,
@@ -121,14 +121,14 @@ def _turn(arguments: Sequence[str], timeout: float, log: Path) -> Turn:
             printed = log.read_bytes()[begin:].decode(errors="replace")
             raise RuntimeError(f"{ending}: {_cause(printed)}")
         metrics = Path(folder) / "metrics.csv"
-        lines = list(csv.DictReader(metrics.open())) if metrics.exists() else []
-    speeds = [line for line in lines if line.get("train/images_per_s")]
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+    speeds = [line for line in csv.DictReader(lines) if line.get("train/images_per_s")]
     if len(speeds) != 2:
         raise RuntimeError("it trained, but logged no speed")
     return Turn(float(speeds[1]["train/images_per_s"]), float(speeds[1]["train/data_wait"]))
 
 
-def _run_session(command: Sequence[str], timeout: float, log: Any) -> str:
+def _run_session(command: Sequence[str], timeout: float, log: IO[str]) -> str:
     """Run a command and end all processes that it started; say what went wrong, if anything."""
     # Within a job of Slurm's, Lightning would take the job's tasks for the ranks of the turn.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}

@@ -15,6 +15,7 @@ from PIL import Image
 from eca_lightning.analysis.scaling import benchmark_scaling
 from eca_lightning.analysis.scaling_report import Result, Turn, efficiency
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 PROGRAM = r"""#!/bin/sh
 # In place of a training run: fails, hangs or leaves figures, as its number of devices tells it.
 for argument in "$@"; do
@@ -112,24 +113,21 @@ def test_runs_are_trained_on_one_and_on_two_processes(tmp_path, monkeypatch):
         path = tmp_path / "images" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
-    data = {"train": str(tmp_path / "images"), "val": str(tmp_path / "images")}
-    run = {
-        "model": {
-            "class_path": "eca_lightning.tasks.ImageClassifier",
-            "init_args": {"backbone": {"name": "resnet20", "num_classes": 2}},
-        },
-        "data": {
-            "class_path": "eca_lightning.data.ImageFolderDataModule",
-            "init_args": {**data, "batch_size": 2, "num_workers": 0, "image_size": 8},
-        },
-        "trainer": {"max_epochs": 1, "enable_model_summary": False},
+    run = yaml.safe_load((CONFIGS / "quickstart.yaml").read_text())
+    run["model"]["init_args"]["backbone"] = {"name": "resnet20", "num_classes": 2}
+    images = {"train": str(tmp_path / "images"), "val": str(tmp_path / "images")}
+    run["data"] = {
+        "class_path": "eca_lightning.data.ImageFolderDataModule",
+        "init_args": {**images, "batch_size": 2, "num_workers": 0, "image_size": 8},
     }
+    run["trainer"]["callbacks"] = str(CONFIGS / "trainer" / "callbacks.yaml")
     first, second = tmp_path / "run.yaml", tmp_path / "hardware.yaml"
     first.write_text(yaml.safe_dump(run))
     second.write_text(yaml.safe_dump({"trainer": {"accelerator": "gpu"}}))
     output = tmp_path / "results"
     options = {"trainer.accelerator": "cpu"}
-    benchmark_scaling([first, second], options=options, steps=2, repeats=1, output=output)
+    # More steps than an epoch of the two processes has, and the one epoch that the config wants.
+    benchmark_scaling([first, second], options=options, steps=5, repeats=1, output=output)
     found = rows(output)
     assert [row["failure"] for row in found.values()] == ["", ""]
     for row in found.values():
