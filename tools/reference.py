@@ -68,6 +68,7 @@ ATTENTION = """\
 LIGHTNINGS_COMMANDS = ("fit", "validate", "test", "predict")
 
 FILLED_IN = {
+    "self",
     "channels",  # of attention, by the network, as the next
     "stride",
     "total_steps",  # of a schedule, by the task, as the next
@@ -152,11 +153,14 @@ def _options(item: Callable[..., Any]) -> list[Option]:
         helps |= {p.arg_name: p.description or "" for p in _docs(owner).params}
     found = []
     for owner in lineage:
-        if isinstance(owner, type) and "__init__" not in vars(owner):
+        # Not the signature of a class: a base's __new__ would hide what its __init__ takes.
+        function = vars(owner).get("__init__") if isinstance(owner, type) else owner
+        if function is None or owner is object:
             continue
-        signature = inspect.signature(owner).parameters.values()
-        found += [p for p in signature if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in signature):
+        signature = inspect.signature(function).parameters.values()
+        variadic = {p.kind for p in signature} & {inspect.Parameter.VAR_KEYWORD}
+        found += [p for p in signature if p.kind not in variadic]
+        if not variadic:  # it passes nothing on
             break
     made = {f.name: f.default_factory for f in fields(item)} if is_dataclass(item) else {}
     return [
