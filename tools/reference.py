@@ -49,11 +49,13 @@ A run has these keys:
 `devices`, `num_nodes`, `precision`, `max_epochs`, `accumulate_grad_batches`, `callbacks` ... |
 | `checkpoint` | Lightning's ModelCheckpoint that writes `best.ckpt`: `monitor`, `mode`, \
 `every_n_train_steps` ... |
-| `last_checkpoint` | another one, which writes `last.ckpt` |
+| `last_checkpoint` | [LastCheckpoint](#lastcheckpoint), which writes `last.ckpt` |
+| `async_checkpoints` | whether checkpoints are written in the background |
 | `progressive_resizing` | [ProgressiveResizing](#progressiveresizing) |
 | `predictions`, `detections` | [PredictionWriter](#predictionwriter), \
 [DetectionWriter](#detectionwriter) |
-| `ckpt_path` | the checkpoint to go on from, to score or to predict with |
+| `ckpt_path` | the checkpoint to go on from, to score or to predict with; for `fit` also `auto`, \
+see [training.md](training.md#stops-and-restarts) |
 | `weights_only` | whether Lightning reads of it nothing but tensors and plain values, \
 which is all that checkpoints of this program hold |
 """
