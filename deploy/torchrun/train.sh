@@ -20,6 +20,9 @@ set -euo pipefail
 nodes=${NNODES:-1} ranks=${NPROC_PER_NODE:-8}
 : "${RUN_ID:?give the run a name: RUN_ID=first}"
 
+# With one store for torchrun and its ranks, a node that joins again does not learn where it is.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 exec torchrun --nnodes "$nodes" --nproc-per-node "$ranks" --max-restarts "${MAX_RESTARTS:-3}" \
   --rdzv-backend c10d --rdzv-id "$RUN_ID" --rdzv-endpoint "${RDZV_ENDPOINT:-localhost:29400}" \
   -m eca_lightning fit --ckpt_path auto "$@" \

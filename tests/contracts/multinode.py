@@ -22,6 +22,7 @@ from noise_run import write_run
 
 from eca_lightning.training.checkpoint_io import read_checkpoint
 
+LAUNCHER = Path(__file__).parents[2] / "deploy" / "torchrun" / "train.sh"
 HOSTS = {"eca-a": "10.213.77.1", "eca-b": "10.213.77.2"}
 RANKS = 2
 """On each host."""
@@ -77,26 +78,30 @@ def kill_all(host):
     return len(listed)
 
 
-def torchrun(host, folder, name):
-    """Start this run's part of a host."""
+def launch(host, folder, name):
+    """Start this run's part of a host, with the launcher that users have."""
     address, main = HOSTS[host], next(iter(HOSTS.values()))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
-    launcher += ["--nproc-per-node", str(RANKS), "--max-restarts", "3", "--rdzv-id", name]
-    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{main}:29400"]
-    # Both share this machine's name, by which torchrun elsewise knows whether to serve the others.
-    launcher += ["--rdzv-conf", f"is_host={int(address == main)}"]
-    launcher += ["--local-addr", address, "-m", "eca_lightning"]
-    program = ["fit", "--config", str(folder / "run.yaml"), "--ckpt_path", "auto"]
-    program += ["--trainer.logger.name", name]
-    quick = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "NUMBA_OPT": "0"}
-    # A launcher that serves the store for all ranks does not tell a host that comes later of it.
-    network = {"GLOO_SOCKET_IFNAME": host, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    program = [str(LAUNCHER), "--config", str(folder / "run.yaml")]
+    variables = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "NNODES": "2",
+        "NPROC_PER_NODE": str(RANKS),
+        "RUN_ID": name,
+        "RDZV_ENDPOINT": f"{main}:29400",
+        "PET_LOCAL_ADDR": address,
+        # Both share this machine's name, by which torchrun elsewise knows whether to serve the others.
+        "PET_RDZV_CONF": f"is_host={int(address == main)}",
+        "GLOO_SOCKET_IFNAME": host,
+        "OMP_NUM_THREADS": "1",
+        "NUMBA_NUM_THREADS": "1",
+        "NUMBA_OPT": "0",
+    }
     with (folder / f"{name}-{host}.log").open("a") as log:
         return inside(
             host,
-            *launcher,
+            "bash",
             *program,
-            env=os.environ | quick | network,
+            env=os.environ | variables,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -136,14 +141,14 @@ def main(folder):
         strategy="ddp_find_unused_parameters_true",
     )
     checkpoints = {
-        name: folder / name / "version_0" / "checkpoints" / "last.ckpt"
+        name: folder / "run" / name / "checkpoints" / "last.ckpt"
         for name in ("alone", "lost")
     }
     with two_hosts():
         say(f"two hosts, {RANKS} ranks each: {EPOCHS} epochs of {STEPS_AN_EPOCH} steps, left alone")
-        finish([torchrun(host, folder, "alone") for host in HOSTS])
+        finish([launch(host, folder, "alone") for host in HOSTS])
         say("the same run again; it is to lose its second host")
-        keeps, goes = (torchrun(host, folder, "lost") for host in HOSTS)
+        keeps, goes = (launch(host, folder, "lost") for host in HOSTS)
         wait_for(lambda: step_of(checkpoints["lost"]) >= LOST_AFTER, [keeps, goes])
         ip("-n", second, "link", "set", second, "down")
         killed = kill_all(second)
@@ -152,7 +157,7 @@ def main(folder):
         say(f"the second host is unplugged, its {killed} processes are killed; saved: step {saved}")
         time.sleep(AWAY)
         ip("-n", second, "link", "set", second, "up")
-        back = torchrun(second, folder, "lost")
+        back = launch(second, folder, "lost")
         say("the second host is back, and its torchrun asks to join")
         wait_for(lambda: step_of(checkpoints["lost"]) > saved, [keeps, back])
         say(f"the run goes on, {time.monotonic() - lost_at:.0f} s after the loss")

@@ -75,7 +75,7 @@ def launch(folder, *arguments, **variables):
 
 def test_trains_with_a_process_a_rank_in_the_folder_of_the_run(config, tmp_path):
     variables = {"RUN_ID": "first", "NPROC_PER_NODE": str(RANKS), "RDZV_ENDPOINT": "localhost:0"}
-    status, errors = launch(tmp_path, "--config", config.name, "--ckpt_path", "null", **variables)
+    status, errors = launch(tmp_path, "--config", config.name, **variables)
     assert status == 0, errors
     assert f"Starting with {RANKS} processes" in errors
     checkpoint = torch.load(
