@@ -73,8 +73,8 @@ class DetectorConfig:
         anchor_sizes: Side of the smallest anchors of each level of the pyramid, in pixels, finest
             level first. Default: 32, 64, 128 and so on.
         anchor_scales: How many sizes of anchors a level has, from its smallest on by equal factors
-            that would lead to its double. Default: 3 for RetinaNet and 1 for the others, as in their
-            papers.
+            that would lead to its double. Default: as in the papers, 3 for RetinaNet and 1 for the
+            others.
         fpn_channels: Channels of the pyramid, and of the layers that find masks.
         p6_from: What RetinaNet computes its sixth level from: ``c5``, the backbone's last map, as
             its paper, or ``p5``, the pyramid's, as torchvision's ready-made network.

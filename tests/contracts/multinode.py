@@ -89,7 +89,7 @@ def launch(host, folder, name):
         "RUN_ID": name,
         "RDZV_ENDPOINT": f"{main}:29400",
         "PET_LOCAL_ADDR": address,
-        # Both share this machine's name, by which torchrun elsewise knows whether to serve the others.
+        # Both have this machine's name, by which torchrun elsewise knows whether to serve others.
         "PET_RDZV_CONF": f"is_host={int(address == main)}",
         "GLOO_SOCKET_IFNAME": host,
         "OMP_NUM_THREADS": "1",
@@ -141,8 +141,7 @@ def main(folder):
         strategy="ddp_find_unused_parameters_true",
     )
     checkpoints = {
-        name: folder / "run" / name / "checkpoints" / "last.ckpt"
-        for name in ("alone", "lost")
+        name: folder / "run" / name / "checkpoints" / "last.ckpt" for name in ("alone", "lost")
     }
     with two_hosts():
         say(f"two hosts, {RANKS} ranks each: {EPOCHS} epochs of {STEPS_AN_EPOCH} steps, left alone")
