@@ -25,7 +25,7 @@ class NoiseLoader(EpochLoader):
 
 class NoiseData(ResumableDataModule):
     def __init__(self):
-        super().__init__(num_workers=0, seed=None)
+        super().__init__(num_workers=0, seed=None, on_unreadable="skip")
 
     def _loader(self, train):
         order = BatchOrder(4 * STEPS, 4, train=train, shuffle=train)
