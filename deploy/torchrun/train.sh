@@ -20,7 +20,7 @@ set -euo pipefail
 nodes=${NNODES:-1} ranks=${NPROC_PER_NODE:-8}
 : "${RUN_ID:?give the run a name: RUN_ID=first}"
 
-# With one store for torchrun and its ranks, a node that joins again does not learn where it is.
+# Else torchrun and its ranks share a store, and a node that joins again does not learn where it is.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 
 exec torchrun --nnodes "$nodes" --nproc-per-node "$ranks" --max-restarts "${MAX_RESTARTS:-3}" \
