@@ -17,7 +17,7 @@ from eca_lightning.data.writing import write_beton
 
 pytestmark = pytest.mark.timeout(900)  # one minute on a quiet machine
 
-KILLS = 10
+KILLS = 5
 SEED = int(os.environ.get("KILLED_RUNS_SEED", "0"))
 
 
