@@ -102,8 +102,8 @@ def _basis(rows: Sequence[Row]) -> str:
 
     minutes = sum(float(row["seconds"]) for row in rows) / 60
     return (
-        f"{len(rows)} runs of {values('backbone')}, {values('epochs')} epochs at "
-        f"{values('image_size')} pixels, {minutes:,.0f} minutes in all on {values('device')}; "
+        f"{len(rows)} runs of {values('backbone')} (epochs: {values('epochs')}; pixels: "
+        f"{values('image_size')}), {minutes:,.0f} minutes in all on {values('device')}; "
         f"eca-lightning {values('eca_lightning')}, lightning {values('lightning')}, "
         f"torch {values('torch')}."
     )
