@@ -8,12 +8,12 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-NATIVE = Path("eca_lightning/data/native")
+NATIVE = Path("eca_lightning/data/ffcv/native")
 
 setup(
     ext_modules=[
         Extension(
-            "eca_lightning.data._crop_decode",
+            "eca_lightning.data.ffcv._crop_decode",
             sources=[str(path) for path in sorted(NATIVE.glob("*.c"))],
             depends=[str(path) for path in sorted(NATIVE.glob("*.h"))],
             libraries=["jpeg", "m"],

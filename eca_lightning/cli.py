@@ -76,14 +76,14 @@ def _with_underscores(argument: str) -> str:
 def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
     """Look up the plain functions behind a command; imported late, so that help is quick."""
     if command == "models":
-        from eca_lightning.analysis.audit_report import models
+        from eca_lightning.paper.command import models
 
         return models
     if command == "benchmark":
-        from eca_lightning.analysis.model_throughput import benchmark_model
-        from eca_lightning.analysis.node_plan import benchmark_plan
-        from eca_lightning.analysis.scaling import benchmark_scaling
-        from eca_lightning.analysis.throughput import benchmark_loader
+        from eca_lightning.benchmarks.loader import benchmark_loader
+        from eca_lightning.benchmarks.model import benchmark_model
+        from eca_lightning.benchmarks.plan import benchmark_plan
+        from eca_lightning.benchmarks.scaling import benchmark_scaling
 
         return {
             "_help": COMMANDS["benchmark"],
@@ -93,25 +93,25 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
             "plan": benchmark_plan,
         }
     if command == "compare":
-        from eca_lightning.analysis.comparison import compare
+        from eca_lightning.compare.run import compare
 
         return compare
     if command == "attention":
-        from eca_lightning.analysis.attention_weights import attention
+        from eca_lightning.explain.command import attention
 
         return attention
     if command == "import":
-        from eca_lightning.importing import import_weights
+        from eca_lightning.classification.import_command import import_weights
 
         return import_weights
     if command == "export":
         from eca_lightning.export.command import export
 
         return export
-    from eca_lightning.data.fashion_coco import write_fashion_coco
-    from eca_lightning.data.fashion_mnist import write_fashion_mnist
-    from eca_lightning.data.image_folder import write_image_folder
-    from eca_lightning.data.inspection import info, verify
+    from eca_lightning.data.datasets.fashion_mnist import write_fashion_mnist
+    from eca_lightning.data.datasets.image_folder import write_image_folder
+    from eca_lightning.data.ffcv.verify import info, verify
+    from eca_lightning.detection.demo.write_fashion_coco import write_fashion_coco
 
     return {
         "_help": COMMANDS["data"],

@@ -13,15 +13,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
-from eca_lightning.tasks.classification import architecture_differences
-from eca_lightning.tasks.detection import detector_differences
-from eca_lightning.training.callbacks import (
-    DetectionWriter,
-    LastCheckpoint,
-    LossGuard,
-    PredictionWriter,
-    ProgressiveResizing,
-)
+from eca_lightning.classification.callbacks.writer import PredictionWriter
+from eca_lightning.detection.callbacks.writer import DetectionWriter
+from eca_lightning.detection.task import detector_differences
+from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
+from eca_lightning.training.callbacks.loss_guard import LossGuard
+from eca_lightning.training.callbacks.progressive_resizing import ProgressiveResizing
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from eca_lightning.training.resuming import (
     SameStart,
@@ -29,6 +26,7 @@ from eca_lightning.training.resuming import (
     newest_checkpoint,
     require_writable,
 )
+from eca_lightning.training.task import architecture_differences
 
 AUTO = "auto"
 """A ``--ckpt_path``: the newest whole checkpoint of the run, or none if there is none yet."""

@@ -140,7 +140,7 @@ def _eca(weights, key, x):
 
 
 def resnet_logits(weights, x):
-    """Logits (N, classes) of normalised images (N, 3, H, W), H and W multiples of 32."""
+    """Logits (N, classes) of normalized images (N, 3, H, W), H and W multiples of 32."""
     x = F.conv2d(x, weights["conv1.weight"], stride=2, padding=3)
     x = F.max_pool2d(_norm(weights, "bn1", x).relu(), 3, stride=2, padding=1)
     for stage in range(1, 5):
@@ -169,7 +169,7 @@ def _residual_block(weights, key, x, stride):
 
 
 def mobilenet_logits(weights, x):
-    """Logits (N, classes) of normalised images (N, 3, H, W), H and W multiples of 32."""
+    """Logits (N, classes) of normalized images (N, 3, H, W), H and W multiples of 32."""
     x = F.conv2d(x, weights["features.0.0.weight"], stride=2, padding=1)
     x = F.relu6(_norm(weights, "features.0.1", x))
     number = 1

@@ -18,8 +18,8 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from eca_lightning import ImageClassifier
 from eca_lightning.cli import COMMANDS, main
-from eca_lightning.tasks import ImageClassifier
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CLASSES = ("blue", "green", "red")
@@ -44,7 +44,7 @@ def config(folder, **data):
     backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
     run["model"]["init_args"]["backbone"] = backbone
     run["data"] = {
-        "class_path": "eca_lightning.data.FFCVDataModule",
+        "class_path": "eca_lightning.FFCVDataModule",
         "init_args": sets | options | data,
     }
     run["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "log_every_n_steps": 1}
@@ -402,7 +402,7 @@ def test_a_lost_worker_process_is_named_and_the_run_goes_on(work, capsys, tmp_pa
                 child.kill()
 
     folder = yaml.safe_load((work / "run.yaml").read_text())
-    folder["data"]["class_path"] = "eca_lightning.data.ImageFolderDataModule"
+    folder["data"]["class_path"] = "eca_lightning.ImageFolderDataModule"
     images = {split: str(work / "images" / split) for split in ("train", "val")}
     folder["data"]["init_args"] |= images | {"num_workers": 1}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(folder))
@@ -422,6 +422,6 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken():
         int("seven")
 
-    monkeypatch.setattr("eca_lightning.analysis.audit_report.models", broken)
+    monkeypatch.setattr("eca_lightning.paper.command.models", broken)
     with pytest.raises(ValueError, match="seven"):
         main(["models"])

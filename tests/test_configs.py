@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from eca_lightning.analysis.comparison_grid import read_grid
-from eca_lightning.analysis.zoo import ablation_models, imagenet_models
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.compare.grid import read_grid
 from eca_lightning.lightning_cli import lightning_cli
+from eca_lightning.paper.tables import ablation_models, imagenet_models
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
@@ -88,7 +88,7 @@ def test_variant_of_a_comparison(stem, variant, tmp_path):
 
 
 def test_the_comparison_of_table_2_has_all_its_rows():
-    with (files("eca_lightning.analysis") / "paper/table2_attention_variants.csv").open() as file:
+    with (files("eca_lightning.paper") / "table2_attention_variants.csv").open() as file:
         rows = {row["method"].replace("vanilla", "none") for row in csv.DictReader(file)}
     variants = ABLATIONS["fashion_mnist_table2"].variants
     assert rows | {"cbam", "gc", "a2"} <= variants.keys()
@@ -109,7 +109,7 @@ def test_model(path):
 
 @pytest.mark.parametrize("path", DETECTION_RUNS, ids=lambda path: path.stem)
 def test_detection_run(path):
-    """Masks are read where they are learnt, and the best checkpoint is that of the best boxes."""
+    """Masks are read where they are learned, and the best checkpoint is that of the best boxes."""
     cli = check_run(path)
     name, quickstart = cli.model.hparams["detector"]["name"], "quickstart" in path.stem
     assert name in path.stem
@@ -122,7 +122,7 @@ def test_detection_run(path):
         backbone = yaml.safe_load((CONFIGS / "detectors" / written.pop("backbone")).read_text())
         assert {key: detector[key] for key in written} == written
         assert {key: detector["backbone"][key] for key in backbone} == backbone
-        assert cli.model.lr_reference_batch == 8
+        assert cli.model.lr_base_batch_size == 8
 
 
 def test_each_detector_has_its_run():

@@ -10,10 +10,10 @@ import torch
 import torchvision
 import yaml
 
-from eca_lightning.attention import create_attention, registry
-from eca_lightning.attention.gate import ChannelGate
-from eca_lightning.backbones import create_backbone
-from eca_lightning.backbones import registry as backbones
+from eca_lightning import create_attention, create_backbone
+from eca_lightning.attention import registry
+from eca_lightning.attention.base import ChannelGate
+from eca_lightning.backbones import factory as backbones
 from eca_lightning.cli import main
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from eca_lightning.data import crop_decode
+from eca_lightning.data.ffcv import crop_decode
 
 if sys.version_info >= (3, 11):
     import tomllib

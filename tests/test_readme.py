@@ -11,10 +11,10 @@ import yaml
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from eca_lightning.analysis.node_plan import benchmark_plan
+from eca_lightning import ImageClassifier
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.benchmarks.plan import benchmark_plan
 from eca_lightning.cli import main
-from eca_lightning.tasks import ImageClassifier
 
 ROOT = Path(__file__).parents[1]
 PAGES = {

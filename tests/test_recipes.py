@@ -8,9 +8,8 @@ import pytest
 import torch
 import yaml
 
-from eca_lightning.tasks.mixing import Mixing
-from eca_lightning.training.callbacks import ProgressiveResizing
-from eca_lightning.training.schedules import WarmupThenDecay
+from eca_lightning import ProgressiveResizing, WarmupThenDecay
+from eca_lightning.classification.mixing import Mixing
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 IMAGES = 1_281_167
@@ -47,8 +46,8 @@ def test_ffcv(row, attention):
     assert model["backbone"]["name"] == row["backbone"]
     assert model["backbone"]["attention"] == attention
     assert model["backbone"]["blur_pool"]
-    assert model["flip_averaging"]
-    assert model["exempt_norms_and_biases"]
+    assert model["flip_tta"]
+    assert model["no_decay_norm_bias"]
     assert model["label_smoothing"] == float(row["label_smoothing"])
     assert model["optimizer"]["init_args"] == {
         "lr": float(row["lr"]),
@@ -56,7 +55,7 @@ def test_ffcv(row, attention):
         "weight_decay": float(row["weight_decay"]),
     }
     assert data["batch_size"] == batch
-    assert model["lr_reference_batch"] == batch * int(row["gpus"])
+    assert model["lr_base_batch_size"] == batch * int(row["gpus"])
     assert data["image_size"] / data["resize_size"] == pytest.approx(224 / 256, abs=0.002)
     assert run["trainer"]["max_epochs"] == epochs
     for epoch in np.linspace(0, epochs, 33):
@@ -74,11 +73,11 @@ def test_ffcv(row, attention):
 def test_torchvision_v2(prefix):
     run = read(f"{prefix}resnet50_v2")
     model, data = run["model"], run["data"]
-    assert model["optimizer"]["init_args"]["lr"] * 128 * 8 / model["lr_reference_batch"] == 0.5
+    assert model["optimizer"]["init_args"]["lr"] * 128 * 8 / model["lr_base_batch_size"] == 0.5
     assert rate(run, 0, 1024) == pytest.approx(0.01)
     assert [rate(run, e, 1024) for e in (5, 302.5, 600)] == pytest.approx([1, 0.5, 0], abs=1e-3)
     assert Mixing(**model["mixing"]) == Mixing(mixup=0.2, cutmix=1.0)
-    assert (data["image_size"], data["resize_size"], data["repeats"]) == (224, 232, 4)
+    assert (data["image_size"], data["resize_size"], data["aug_repeats"]) == (224, 232, 4)
     assert ProgressiveResizing(**run["progressive_resizing"]).size(300) == 176
     callbacks = yaml.safe_load((CONFIGS / "trainer" / "callbacks_ema.yaml").read_text())
     (average,) = [c["init_args"] for c in callbacks if "Average" in c["class_path"]]
@@ -98,11 +97,11 @@ def test_resnet_strikes_back(prefix, procedure, epochs, lr, size, repeats, depth
     assert run["trainer"]["max_epochs"] == epochs
     assert model["optimizer"]["class_path"] == "timm.optim.Lamb"
     assert model["optimizer"]["init_args"] == {"lr": lr, "weight_decay": 0.02}
-    assert model["lr_reference_batch"] == 8 * data["batch_size"] == 2048
+    assert model["lr_base_batch_size"] == 8 * data["batch_size"] == 2048
     assert rate(run, 0, 2048) * lr == pytest.approx(1e-4)
     assert model["loss"] == "binary_cross_entropy"
     assert Mixing(**model["mixing"]) == Mixing(mixup=0.1, cutmix=1.0)
-    assert data.get("repeats", 1) == repeats
+    assert data.get("aug_repeats", 1) == repeats
     assert model["backbone"].get("stochastic_depth", 0.0) == depth
     assert run.get("progressive_resizing", {"min_size": 224})["min_size"] == size
     assert data["image_size"] / data["resize_size"] == pytest.approx(0.95, abs=0.002)

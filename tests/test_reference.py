@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eca_lightning import FFCVDataModule, ImageClassifier
 from eca_lightning.cli import main
-from eca_lightning.data import FFCVDataModule
-from eca_lightning.tasks import ImageClassifier
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +26,7 @@ def test_options_have_types_defaults_and_explanations(tool):
     assert options["backbone"][:2] == ["[BackboneConfig](#backboneconfig)", "required"]
     assert options["optimizer"][1] == "`SGD(lr=0.1, momentum=0.9, weight_decay=0.0001)`"
     assert options["lr_interval"][:2] == ["`epoch` or `step`", "`epoch`"]
-    assert options["lr_reference_batch"][:2] == ["int or `null`", "`null`"]
+    assert options["lr_base_batch_size"][:2] == ["int or `null`", "`null`"]
     assert options["mixing"][2].endswith("see `Mixing`.")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eca_lightning.analysis.comparison import COLUMNS
-from eca_lightning.analysis.comparison_grid import read_grid
+from eca_lightning.compare.grid import read_grid
+from eca_lightning.compare.run import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = (ROOT / "RESULTS.md").read_text()

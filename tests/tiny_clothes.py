@@ -4,7 +4,7 @@ import numpy as np
 
 
 def clothes(labels):
-    """Greyish images of 28 x 28 of round, broad and tall shapes, one for each label."""
+    """Grayish images of 28 x 28 of round, broad and tall shapes, one for each label."""
     y, x = np.mgrid[:28, :28] - 13.5
     shapes = [np.hypot(x, y) < 12, (abs(x) < 13) & (abs(y) < 7), (abs(x) < 6) & (abs(y) < 13)]
     rng = np.random.default_rng(5)

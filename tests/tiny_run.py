@@ -4,11 +4,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import nn
 
-from eca_lightning.data.loader import EpochLoader
-from eca_lightning.data.order import BatchOrder
+from eca_lightning.data.epoch_loader import EpochLoader
 from eca_lightning.data.resumable import ResumableDataModule
-from eca_lightning.data.views import View
-from eca_lightning.tasks.seeding import seed_from_place
+from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.data.transforms.crop import View
+from eca_lightning.training.seeding import seed_from_place
 
 STEPS = 6
 """Batches of an epoch."""

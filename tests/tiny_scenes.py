@@ -1,4 +1,4 @@
-"""Small scenes of coloured rectangles, and small detectors that can learn them."""
+"""Small scenes of colored rectangles, and small detectors that can learn them."""
 
 import json
 
@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.tasks.detectors import DetectorConfig
+from eca_lightning.detection.networks import DetectorConfig
 
 CLASSES = ["red", "blue"]
 CATEGORY_IDS = [3, 7]
@@ -28,7 +28,7 @@ MANY_RCNN = {
     "box_score_thresh": 0.0,
 }
 MANY_RETINANET = {"topk_candidates": 60, "detections_per_img": 60, "score_thresh": 0.0}
-"""As these, so many detections that some are right before anything is learnt."""
+"""As these, so many detections that some are right before anything is learned."""
 
 
 def tiny_detector(name="faster_rcnn", attention="eca", **options):

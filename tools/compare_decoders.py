@@ -4,10 +4,10 @@
 
 The decoder `crop` reduces a picture while it decodes, which leaves other pixels than FFCV's decoder
 and OpenCV's resize do. Whether networks mind is asked here of Fashion-MNIST: enlarged four times,
-tinted at random, so that there is colour to decode, and stored as JPEGs. Every crop is at least
+tinted at random, so that there is color to decode, and stored as JPEGs. Every crop is at least
 twice as large as the network's input, so that the reduced decoding has a part in each. A seed gives
 both decoders the same weights, order and crops: the differences of their pairs are what counts.
-Each network is validated through both decoders, which tells what was learnt from what is shown.
+Each network is validated through both decoders, which tells what was learned from what is shown.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 from torchvision.datasets import FashionMNIST
 
-from eca_lightning.backbones import create_backbone
-from eca_lightning.data import FFCVDataModule, crop_decode
-from eca_lightning.data.decoding import DecoderName
-from eca_lightning.data.fashion_mnist import DEBIAN, SPLITS, download, read_idx
-from eca_lightning.data.sidecar import Encoding
-from eca_lightning.data.writing import write_beton
+from eca_lightning import FFCVDataModule, create_backbone
+from eca_lightning.data.datasets.fashion_mnist import DEBIAN, SPLITS, download, read_idx
+from eca_lightning.data.ffcv import crop_decode
+from eca_lightning.data.ffcv.decode_op import DecoderName
+from eca_lightning.data.ffcv.sidecar import Encoding
+from eca_lightning.data.ffcv.write import write_beton
 
 STORED, SHOWN = 112, 28
 SCALE = (0.35, 1.0)
@@ -40,7 +40,7 @@ DECODERS: tuple[DecoderName, ...] = ("crop", "ffcv")
 
 
 class TintedClothes:
-    """The first images of a split, enlarged, each in a random colour on another."""
+    """The first images of a split, enlarged, each in a random color on another."""
 
     def __init__(self, folder: Path, prefix: str, count: int) -> None:
         self.images = read_idx(folder / f"{prefix}-images-idx3-ubyte")[:count]
@@ -50,11 +50,11 @@ class TintedClothes:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        grey = Image.fromarray(self.images[index])
-        large = np.array(grey.resize((STORED, STORED), Image.Resampling.BICUBIC))
+        gray = Image.fromarray(self.images[index])
+        large = np.array(gray.resize((STORED, STORED), Image.Resampling.BICUBIC))
         shade = large[..., None] / 255
-        colours = np.random.default_rng(index).uniform([[150], [0]], [[255], [60]], (2, 3))
-        tinted = colours[0] * shade + colours[1] * (1 - shade)
+        colors = np.random.default_rng(index).uniform([[150], [0]], [[255], [60]], (2, 3))
+        tinted = colors[0] * shade + colors[1] * (1 - shade)
         return tinted.astype(np.uint8), int(self.labels[index])
 
 
@@ -97,7 +97,7 @@ def train(folder: Path, decoder: DecoderName, seed: int, epochs: int) -> nn.Modu
     for _ in range(epochs):
         for images, labels in batches:
             optimizer.zero_grad()
-            F.cross_entropy(network(normalise(images)), labels).backward()
+            F.cross_entropy(network(normalize(images)), labels).backward()
             optimizer.step()
             schedule.step()
     return network.eval()
@@ -105,15 +105,15 @@ def train(folder: Path, decoder: DecoderName, seed: int, epochs: int) -> nn.Modu
 
 @torch.no_grad()
 def accuracy(network: nn.Module, folder: Path, decoder: DecoderName) -> float:
-    """Share of the validation images, shown by a decoder, that are recognised; per cent."""
+    """Share of the validation images, shown by a decoder, that are recognized; percent."""
     right = [
-        (network(normalise(images)).argmax(1) == labels).float()
+        (network(normalize(images)).argmax(1) == labels).float()
         for images, labels in open_data(folder, decoder, seed=0).val_dataloader()
     ]
     return 100 * torch.cat(right).mean().item()
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
+def normalize(images: torch.Tensor) -> torch.Tensor:
     """Bytes as numbers of about zero mean and unit variance, float32 of the same shape."""
     return ((images.float() - 100) / 70).contiguous(memory_format=channels_last)
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eca_lightning.data.crop_decode import decode_crop
-from eca_lightning.data.views import View
+from eca_lightning.data.ffcv.crop_decode import decode_crop
+from eca_lightning.data.transforms.crop import View
 
 SIZES = (224, 160, 128)
 

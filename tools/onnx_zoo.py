@@ -22,13 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from eca_lightning.backbones import BACKBONE_NAMES, create_backbone
+from eca_lightning import create_backbone
+from eca_lightning.backbones import BACKBONE_NAMES
 from eca_lightning.backbones.blocks import (
     AttentionBlock,
     AttentionBottleneck,
     AttentionInvertedResidual,
 )
-from eca_lightning.backbones.folding import fold_batch_norms
+from eca_lightning.backbones.fold_bn import fold_batch_norms
 from eca_lightning.export.formats import runner, write_graph
 from eca_lightning.export.graphs import Deployed, trace
 

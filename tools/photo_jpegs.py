@@ -2,7 +2,7 @@
 
     python tools/photo_jpegs.py runs/photos --count 2000
 
-Pictures of noise or of flat colour would flatter or punish a JPEG decoder, so these are crops of
+Pictures of noise or of flat color would flatter or punish a JPEG decoder, so these are crops of
 the photographs that scikit-image and scikit-learn ship: about 500 px on the longer side, in
 ImageNet's usual shapes, at quality 90 and 4:2:0, with a mean file weight of 54 KB. They lie in
 class folders, so that every loader of image folders can read them.
@@ -38,7 +38,7 @@ DRAWN_MEAN_BYTES, DRAWN_SIGMA = 59_000, 0.35
 
 
 def crop(photo: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """A random crop of ``photo`` of ``size`` (width, height), mirrored and recoloured at random."""
+    """A random crop of ``photo`` of ``size`` (width, height), mirrored and recolored at random."""
     # Small photographs may be enlarged by a quarter at most, or the crops would be too smooth.
     largest = min(photo.width / size[0], photo.height / size[1])
     zoom = min(np.exp(rng.uniform(np.log(0.8), np.log(max(largest, 0.81)))), largest)

@@ -17,14 +17,12 @@ import torch
 from docstring_parser import Docstring, DocstringStyle, parse
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-from eca_lightning import cli, data
+from eca_lightning import ImageClassifier, ObjectDetector, WarmupThenDecay, cli, data
 from eca_lightning.attention import registry
 from eca_lightning.backbones import BACKBONE_NAMES, BackboneConfig
-from eca_lightning.tasks import ImageClassifier, ObjectDetector
-from eca_lightning.tasks.detectors import DetectorConfig
-from eca_lightning.tasks.mixing import Mixing
+from eca_lightning.classification.mixing import Mixing
+from eca_lightning.detection.networks import DetectorConfig
 from eca_lightning.training import callbacks
-from eca_lightning.training.schedules import WarmupThenDecay
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "reference.md"
 

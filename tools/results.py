@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from eca_lightning.analysis.comparison import compare
-from eca_lightning.analysis.comparison_grid import read_grid
-from eca_lightning.analysis.comparison_report import table
-from eca_lightning.files import unfinished
+from eca_lightning.compare.grid import read_grid
+from eca_lightning.compare.report import table
+from eca_lightning.compare.run import compare
+from eca_lightning.utils.atomic import unfinished
 
 ROOT = Path(__file__).parents[1]
 GRIDS = ROOT / "configs" / "ablation"

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eca_lightning.attention.gate import ChannelGate
+from eca_lightning.attention.base import ChannelGate
 
 KernelRule = Literal["equation", "figure"]
 
 
 def kernel_size(channels: int, rule: KernelRule | int = "equation") -> int:
-    """Return how many neighbouring channels the gate of one channel looks at.
+    """Return how many neighboring channels the gate of one channel looks at.
 
     Args:
         channels: Number of channels, C.
@@ -64,7 +64,7 @@ class EfficientChannelAttention(ChannelGate):
         # Hooks of the convolution, such as pruning's, have to see it called.
         hooks = self.conv._forward_pre_hooks or self.conv._forward_hooks
         if torch.compiler.is_dynamo_compiling() and not hooks:
-            return _weigh_neighbours(pooled, self.conv.weight.view(1, -1))
+            return _weigh_neighbors(pooled, self.conv.weight.view(1, -1))
         return self.conv(pooled.unsqueeze(1)).squeeze(1)
 
     def extra_repr(self) -> str:
@@ -73,7 +73,7 @@ class EfficientChannelAttention(ChannelGate):
 
 
 class EfficientChannelAttentionNS(ChannelGate):
-    """ECA-NS (Eq. 7), weights not shared: every channel weighs its k neighbours by itself.
+    """ECA-NS (Eq. 7), weights not shared: every channel weighs its k neighbors by itself.
 
     Args:
         channels: Number of channels, C.
@@ -89,14 +89,14 @@ class EfficientChannelAttentionNS(ChannelGate):
 
     def logits(self, pooled: Tensor) -> Tensor:
         """See `ChannelGate.logits`."""
-        return _weigh_neighbours(pooled, self.weight)
+        return _weigh_neighbors(pooled, self.weight)
 
     def extra_repr(self) -> str:
         """Show the number of channels and the kernel size."""
         return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}"
 
 
-def _weigh_neighbours(pooled: Tensor, weights: Tensor) -> Tensor:
+def _weigh_neighbors(pooled: Tensor, weights: Tensor) -> Tensor:
     """Weigh the k channels around each, (N, C), by (C, k) weights of its own or (1, k) shared."""
     channels, size = pooled.shape[1], weights.shape[1]
     padded = F.pad(pooled, (size // 2, size // 2))

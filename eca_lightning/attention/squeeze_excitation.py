@@ -9,7 +9,7 @@ No linear map here has a bias unless asked for: the parameter counts of ECA-Net 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eca_lightning.attention.gate import ChannelGate
+from eca_lightning.attention.base import ChannelGate
 
 
 class SqueezeExcitation(ChannelGate):

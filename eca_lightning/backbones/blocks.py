@@ -12,7 +12,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import StochasticDepth
 
-from eca_lightning.attention.fused import FusedTail
+from eca_lightning.attention.fused.tail import FusedTail
 
 Site = Literal["branch", "output", "convolution"]
 """Where a mechanism works: on the residual branch, before the sum (ECA, SE, ...); on the block's

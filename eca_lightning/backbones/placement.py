@@ -23,8 +23,8 @@ from itertools import groupby
 from typing import Any, Literal
 
 from eca_lightning.attention import create_attention
-from eca_lightning.attention.fused import FusedTail
-from eca_lightning.attention.gate import ChannelGate
+from eca_lightning.attention.base import ChannelGate
+from eca_lightning.attention.fused.tail import FusedTail
 from eca_lightning.backbones.blocks import AttentionBlock, AttentionInvertedResidual, Site
 
 Fused = bool | Literal["auto"]

@@ -58,7 +58,7 @@ def _change_width(
     network.bn1 = nn.BatchNorm2d(width)
     for stage, blocks in enumerate(layers):
         made = network._make_layer(block, width << stage, blocks, stride=2 if stage else 1)
-        _initialise(made)
+        _initialize(made)
         setattr(network, f"layer{stage + 1}", made)
     network.fc = nn.Linear(network.inplanes, num_classes)
 
@@ -81,7 +81,7 @@ class CifarResNet(nn.Module):
         self.layer3 = _stage(32, 64, blocks, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, num_classes)
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, in_channels, H, W) to logits (N, num_classes)."""
@@ -119,11 +119,11 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: 
     conv = nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False
     )
-    _initialise(conv)
+    _initialize(conv)
     return conv
 
 
-def _initialise(network: nn.Module) -> None:
+def _initialize(network: nn.Module) -> None:
     """Draw the weights of convolutions as torchvision does for its ResNets."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

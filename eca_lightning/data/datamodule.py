@@ -6,15 +6,15 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from eca_lightning.data.augment import Augmentation
-from eca_lightning.data.folder_loader import FileDataset, collate
-from eca_lightning.data.images import find_images, first_image_size
-from eca_lightning.data.loader import EpochLoader
-from eca_lightning.data.options import require_at_least
-from eca_lightning.data.order import BatchOrder
-from eca_lightning.data.prediction import OnUnreadable
+from eca_lightning.data.epoch_loader import EpochLoader
+from eca_lightning.data.folder.files import find_images, first_image_size
+from eca_lightning.data.folder.loader import FileDataset, collate
+from eca_lightning.data.folder.predict_loader import OnUnreadable
 from eca_lightning.data.resumable import ResumableDataModule
-from eca_lightning.data.views import View, ViewName
+from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.data.transforms.augmentation import Augmentation
+from eca_lightning.data.transforms.crop import View, ViewName
+from eca_lightning.utils.checks import require_at_least
 
 Split = Literal["train", "val", "test", "predict"]
 
@@ -70,9 +70,9 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         scale: Least and greatest share of the area for random_resized_crop.
         ratio: Least and greatest width over height for random_resized_crop.
         seed: Seed of order, crops and augmentations; that of seed_everything if None.
-        repeats: Times that a training epoch takes each of its samples, each time with another crop
-            (repeated augmentation, arXiv 1901.09335). An epoch keeps its length, so that it visits
-            but one in ``repeats`` of the samples.
+        aug_repeats: Times that a training epoch takes each of its samples, each time with another
+            crop (repeated augmentation, arXiv 1901.09335). An epoch keeps its length, so that it
+            visits only one in ``aug_repeats`` of the samples.
         on_unreadable: What prediction does about an image file that cannot be read: ``skip`` it,
             say so and go on, or ``raise`` an error. A damaged .beton is always an error.
         augment: What else is changed in training images, in this order, after crop and flip: a list
@@ -100,7 +100,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         seed: int | None = None,
-        repeats: int = 1,
+        aug_repeats: int = 1,
         on_unreadable: OnUnreadable = "skip",
         augment: list[Augmentation] | None = None,
     ) -> None:
@@ -121,11 +121,13 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         self.flip = flip
         self.scale = scale
         self.ratio = ratio
-        self.repeats = repeats
+        self.aug_repeats = aug_repeats
         self.augment = augment
         self._sources: dict[Split, Any] = {}
 
-        require_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, repeats=repeats)
+        require_at_least(
+            1, batch_size=batch_size, eval_batch_size=eval_batch_size, aug_repeats=aug_repeats
+        )
         try:
             self._view(train_view, True, None)
             self._view(eval_view, False, None)
@@ -164,7 +166,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
     @property
     def class_names(self) -> list[str] | None:
         """Name of each label; None without a data set with labels, or where it does not tell."""
-        source = self._labelled_source()
+        source = self._labeled_source()
         return source.class_names if source else None
 
     @property
@@ -174,7 +176,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         Raises:
             ValueError: There is no data set with labels.
         """
-        if source := self._labelled_source():
+        if source := self._labeled_source():
             return source.num_classes
         raise ValueError("the classes are unknown: data.train, data.val or data.test must exist")
 
@@ -191,7 +193,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         return self._loader("test", self.eval_view)
 
     def predict_dataloader(self) -> Any:
-        """Batches of images without labels, see `eca_lightning.data.prediction.PredictionLoader`.
+        """Batches of images without labels, see `PredictionLoader`.
 
         ``batch_indices`` of the loader tells which files a batch is of, ``dataset.paths`` their
         names and ``unreadable`` what is missing.
@@ -217,10 +219,10 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         source: Source = self._sources[split]
         return source
 
-    def _labelled_source(self) -> Source | None:
+    def _labeled_source(self) -> Source | None:
         """The first data set with labels that is there: prediction needs none."""
-        labelled: tuple[Split, ...] = ("train", "val", "test")
-        for split in labelled:
+        labeled: tuple[Split, ...] = ("train", "val", "test")
+        for split in labeled:
             path = self.paths[split]
             if path is not None and path.exists():
                 return self._source(split)
@@ -257,7 +259,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             train=train,
             # overfit_batches means the same few batches in every epoch.
             shuffle=train and not getattr(trainer, "overfit_batches", 0),
-            repeats=self.repeats if train else 1,
+            repeats=self.aug_repeats if train else 1,
             seed=self._run_seed(),
             pages=pages,
         )

@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from eca_lightning.data.loader import EpochLoader
-from eca_lightning.data.options import require_at_least
-from eca_lightning.data.prediction import OnUnreadable, PredictionLoader, require_on_unreadable
+from eca_lightning.data.epoch_loader import EpochLoader
+from eca_lightning.data.folder.predict_loader import (
+    OnUnreadable,
+    PredictionLoader,
+    require_on_unreadable,
+)
+from eca_lightning.utils.checks import require_at_least
 
 
 class ResumableDataModule(LightningDataModule):

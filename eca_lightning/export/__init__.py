@@ -1,1 +1,1 @@
-"""Trained networks as files that other programs run."""
+"""``eca-lightning export``: networks as ONNX, torch.export programs and .safetensors."""

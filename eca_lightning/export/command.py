@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 
 from eca_lightning.backbones.features import FeaturePyramid
-from eca_lightning.backbones.folding import fold_batch_norms
-from eca_lightning.export.detectors import (
-    DeployedDetector,
-    detection_difference,
-    trace_detector,
-)
+from eca_lightning.backbones.fold_bn import fold_batch_norms
+from eca_lightning.classification.import_command import load_classifier
+from eca_lightning.classification.task import ImageClassifier
+from eca_lightning.detection.export import DeployedDetector, detection_difference, trace_detector
+from eca_lightning.detection.task import ObjectDetector
 from eca_lightning.export.formats import Runner, check_format, runner, write_graph, write_weights
 from eca_lightning.export.graphs import Deployed, output_difference, trace
-from eca_lightning.files import unfinished
-from eca_lightning.importing import load_classifier
-from eca_lightning.tasks import ImageClassifier, ObjectDetector
+from eca_lightning.utils.atomic import unfinished
 
 LIMIT = 1e-4
 """How far an output may be from PyTorch's; of outputs above 1, as a share of the largest."""
@@ -53,8 +50,8 @@ def export(
         checkpoint: A checkpoint of a detector, or a classifier of any kind that import reads.
         output: The file to write: .onnx, .pt2 or .safetensors. One of this name is replaced. A
             .pt2 refuses sizes for which its graph may be wrong, such as RetinaNet's up to 128.
-        preprocess: Make normalisation and softmax part of the graph, which then takes uint8 images
-            and returns "probabilities". Without, it takes float32 images, normalised with the mean
+        preprocess: Make normalization and softmax part of the graph, which then takes uint8 images
+            and returns "probabilities". Without, it takes float32 images, normalized with the mean
             and the standard deviation (std) of the file's metadata, and returns "logits".
         features: Export the maps of the stages, "0", "1" and so on from the finest, in place of the
             logits; of a detector the levels of its pyramid.

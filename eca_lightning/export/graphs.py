@@ -15,11 +15,11 @@ class Deployed(nn.Module):
     """A network as others call it.
 
     Args:
-        network: Maps normalised images (N, C, H, W) to logits (N, num_classes), or to a dict of
+        network: Maps normalized images (N, C, H, W) to logits (N, num_classes), or to a dict of
             feature maps.
         mean: Mean of each channel on the scale from 0 to 255, (C,).
         std: Standard deviation of each channel on the same scale, (C,).
-        preprocess: Take uint8 images and normalise them, and return probabilities for logits.
+        preprocess: Take uint8 images and normalize them, and return probabilities for logits.
     """
 
     mean: Tensor

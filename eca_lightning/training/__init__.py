@@ -1,1 +1,1 @@
-"""What a run adds to a model: optimisation, schedules and callbacks."""
+"""What both kinds of runs share: optimizers, schedules, checkpoints."""

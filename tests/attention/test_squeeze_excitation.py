@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.ops import SqueezeExcitation as TorchvisionSqueezeExcitation
 
-from eca_lightning.attention import create_attention
+from eca_lightning import create_attention
 from eca_lightning.attention.squeeze_excitation import GroupedExcitation, SqueezeExcitation
 
 

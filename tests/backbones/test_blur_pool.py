@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from eca_lightning.backbones import BackboneConfig, create_backbone
+from eca_lightning import create_backbone
+from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.blur_pool import BlurPoolConv2d, add_blur_pool
 
 

@@ -10,8 +10,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import FeaturePyramidNetwork
 
-from eca_lightning.backbones import create_backbone
-from eca_lightning.backbones.pretrained import load_weights
+from eca_lightning import create_backbone
+from eca_lightning.weights.match import load_weights
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

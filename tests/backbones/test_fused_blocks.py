@@ -9,8 +9,9 @@ from lightning.pytorch.utilities.model_summary import ModelSummary
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from eca_lightning.attention.fused import FusedTail
-from eca_lightning.backbones import BackboneConfig, create_backbone
+from eca_lightning import create_backbone
+from eca_lightning.attention.fused.tail import FusedTail
+from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.blocks import describe_tails
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from eca_lightning.backbones import create_backbone
+from eca_lightning import create_backbone
 
 
 @pytest.mark.parametrize(

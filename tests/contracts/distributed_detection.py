@@ -20,8 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_scenes import MANY_RCNN, MANY_RETINANET, TinyScenes, tiny_detector
 
-from eca_lightning.tasks import ObjectDetector
-from eca_lightning.training.callbacks import DetectionWriter
+from eca_lightning import DetectionWriter, ObjectDetector
 
 
 class StridedScenes(TinyScenes):

@@ -15,10 +15,8 @@ from pathlib import Path
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 
+from eca_lightning import FFCVDataModule, ImageClassifier, ImageFolderDataModule, PredictionWriter
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.data import FFCVDataModule, ImageFolderDataModule
-from eca_lightning.tasks import ImageClassifier
-from eca_lightning.training.callbacks import PredictionWriter
 
 
 def make_trainer(ranks, **options):

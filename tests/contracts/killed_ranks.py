@@ -23,7 +23,7 @@ import torch
 from lightning.pytorch import Callback
 
 from eca_lightning.cli import main as program
-from eca_lightning.data import streaming as _streaming  # noqa: F401  importing FFCV takes seconds
+from eca_lightning.data.ffcv import loader as _streaming  # noqa: F401  importing FFCV takes seconds
 from eca_lightning.lightning_cli import lightning_cli as _cli  # noqa: F401
 from eca_lightning.training.checkpoint_io import read_checkpoint
 from eca_lightning.training.resuming import newest_checkpoint

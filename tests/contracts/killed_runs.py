@@ -21,10 +21,9 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim.lr_scheduler import OneCycleLR
 
+from eca_lightning import FFCVDataModule, ImageClassifier
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.data import FFCVDataModule
-from eca_lightning.data import streaming as _streaming  # noqa: F401  importing FFCV takes seconds
-from eca_lightning.tasks import ImageClassifier
+from eca_lightning.data.ffcv import loader as _streaming  # noqa: F401  importing FFCV takes seconds
 
 STEPS_AN_EPOCH = 10
 CHECKPOINT_EVERY = 3

@@ -4,8 +4,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from eca_lightning.data.sidecar import Encoding
-from eca_lightning.data.writing import write_beton
+from eca_lightning.data.ffcv.sidecar import Encoding
+from eca_lightning.data.ffcv.write import write_beton
 
 
 def write_run(folder, steps=10, **trainer):
@@ -30,7 +30,7 @@ def write_run(folder, steps=10, **trainer):
     run = {
         "seed_everything": 0,
         "model": {
-            "class_path": "eca_lightning.tasks.ImageClassifier",
+            "class_path": "eca_lightning.ImageClassifier",
             "init_args": {
                 "backbone": {"name": "resnet20", "attention": "eca", "num_classes": 4},
                 "optimizer": {
@@ -38,14 +38,14 @@ def write_run(folder, steps=10, **trainer):
                     "init_args": {"lr": 0.05, "momentum": 0.9},
                 },
                 "lr_scheduler": {
-                    "class_path": "eca_lightning.training.schedules.WarmupThenDecay",
+                    "class_path": "eca_lightning.WarmupThenDecay",
                     "init_args": {"warmup_epochs": 1},
                 },
                 "lr_interval": "step",
             },
         },
         "data": {
-            "class_path": "eca_lightning.data.FFCVDataModule",
+            "class_path": "eca_lightning.FFCVDataModule",
             "init_args": {
                 "train": str(folder / "train.beton"),
                 "val": str(folder / "val.beton"),

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from eca_lightning.attention import ATTENTION_NAMES, create_attention
+from eca_lightning import create_attention
+from eca_lightning.attention import ATTENTION_NAMES
 
 CHANNELS = 32
 SIZES = [(5, 7), (1, 1)]

@@ -13,7 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, OnExceptionCheckpoint
 from PIL import Image
 
-from eca_lightning.data import FFCVDataModule, ImageFolderDataModule, write_image_folder
+from eca_lightning import FFCVDataModule, ImageFolderDataModule
+from eca_lightning.data.datasets.image_folder import write_image_folder
 
 CLASSES = 3
 SAMPLES = 22

@@ -10,10 +10,10 @@ from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_scenes import CATEGORY_IDS, CLASSES, scene, tiny_detector, write_coco
 
+from eca_lightning import ImageClassifier, ObjectDetector
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.cli import main
 from eca_lightning.lightning_cli import lightning_cli
-from eca_lightning.tasks import ImageClassifier, ObjectDetector
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -28,7 +28,7 @@ def config(folder, **data):
     sets = {split: str(folder / split) for split in ("train", "val")}
     sets |= {f"{split}_annotations": str(folder / f"{split}.json") for split in ("train", "val")}
     run["data"] = {
-        "class_path": "eca_lightning.data.CocoDataModule",
+        "class_path": "eca_lightning.CocoDataModule",
         "init_args": sets | {"batch_size": 4, "num_workers": 0, "masks": True} | data,
     }
     run["trainer"] |= {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1}

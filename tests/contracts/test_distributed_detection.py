@@ -50,7 +50,7 @@ def test_ranks_leave_no_trace_in_the_figures(found, name, stage, ranks):
 def test_validation_within_a_run_on_two_ranks_is_that_of_its_weights(found, name):
     """The run ended, although one rank had batches without objects."""
     assert found[2][f"{name} trained"] == found[1][f"{name} trained"]
-    assert found[2][f"{name} trained"] != found[2][f"{name} validate"]  # it has learnt
+    assert found[2][f"{name} trained"] != found[2][f"{name} validate"]  # it has learned
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

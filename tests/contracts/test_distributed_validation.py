@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eca_lightning.data import write_image_folder
+from eca_lightning.data.datasets.image_folder import write_image_folder
 
 pytestmark = pytest.mark.timeout(900)  # six processes are started, half a minute on a quiet machine
 
@@ -74,7 +74,7 @@ def test_ranks_leave_no_trace_in_the_figures(figures, module, stage, ranks):
 
 def test_validation_within_a_run_on_two_ranks_is_that_of_its_weights(figures, module):
     assert figures[2][f"{module} trained"] == figures[1][f"{module} trained"]
-    assert figures[2][f"{module} trained"] != figures[2][f"{module} validate"]  # it has learnt
+    assert figures[2][f"{module} trained"] != figures[2][f"{module} validate"]  # it has learned
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

@@ -12,11 +12,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
+from eca_lightning import ExponentialMovingAverage, ImageClassifier, WarmupThenDecay
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.tasks import ImageClassifier
-from eca_lightning.tasks.mixing import Mixing
-from eca_lightning.training.callbacks.weight_averaging import ExponentialMovingAverage
-from eca_lightning.training.schedules import WarmupThenDecay
+from eca_lightning.classification.mixing import Mixing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 1e-5  # relative; other processors sum in another order
@@ -51,9 +49,9 @@ def ffcv():
         sgd,
         triangle,
         lr_interval="step",
-        exempt_norms_and_biases=True,
+        no_decay_norm_bias=True,
         label_smoothing=0.1,
-        flip_averaging=True,
+        flip_tta=True,
     )
     return model, []
 
@@ -65,7 +63,7 @@ def modern():
         sgd,
         cosine,
         lr_interval="step",
-        exempt_norms_and_biases=True,
+        no_decay_norm_bias=True,
         loss="binary_cross_entropy",
         mixing=Mixing(mixup=0.1, cutmix=1.0),
     )

@@ -12,8 +12,8 @@ from PIL import Image
 
 pytest.importorskip("ffcv")
 
-from eca_lightning.data.sidecar import Encoding
-from eca_lightning.data.writing import write_beton
+from eca_lightning.data.ffcv.sidecar import Encoding
+from eca_lightning.data.ffcv.write import write_beton
 
 pytestmark = pytest.mark.timeout(900)  # one minute on a quiet machine
 

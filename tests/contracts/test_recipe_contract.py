@@ -9,12 +9,14 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
+from eca_lightning import (
+    ExponentialMovingAverage,
+    ImageClassifier,
+    ImageFolderDataModule,
+    WarmupThenDecay,
+)
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.data import ImageFolderDataModule
-from eca_lightning.tasks import ImageClassifier
-from eca_lightning.tasks.mixing import Mixing
-from eca_lightning.training.callbacks.weight_averaging import ExponentialMovingAverage
-from eca_lightning.training.schedules import WarmupThenDecay
+from eca_lightning.classification.mixing import Mixing
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
@@ -87,7 +89,7 @@ RECIPES = {
         }
     },
     "dropout": {"model": {"backbone": BackboneConfig("mobilenet_v2", num_classes=2)}},
-    "lamb": {"model": {"optimizer": lamb, "exempt_norms_and_biases": True}},
+    "lamb": {"model": {"optimizer": lamb, "no_decay_norm_bias": True}},
     "average": {"callbacks": average},
     "accumulation": {
         "model": schedule(warmup_epochs=1),

@@ -9,10 +9,9 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
+from eca_lightning import FFCVDataModule, ImageClassifier, ImageFolderDataModule, WarmupThenDecay
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.data import FFCVDataModule, ImageFolderDataModule, write_image_folder
-from eca_lightning.tasks import ImageClassifier
-from eca_lightning.training.schedules import WarmupThenDecay
+from eca_lightning.data.datasets.image_folder import write_image_folder
 
 
 @pytest.fixture(scope="module")

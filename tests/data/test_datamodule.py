@@ -10,17 +10,17 @@ import pytest
 import torch
 import yaml
 
-from eca_lightning.cli import main
-from eca_lightning.data import (
+from eca_lightning import (
     ColorJitter,
     FFCVDataModule,
     ImageFolderDataModule,
     RandAugment,
     RandomErasing,
     TrivialAugment,
-    write_image_folder,
 )
-from eca_lightning.data.views import View
+from eca_lightning.cli import main
+from eca_lightning.data.datasets.image_folder import write_image_folder
+from eca_lightning.data.transforms.crop import View
 from eca_lightning.lightning_cli import lightning_cli
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -81,7 +81,7 @@ def test_without_ffcv_the_package_works_and_the_module_says_what_to_do(image_fol
 import sys
 from pathlib import Path
 sys.modules["ffcv"] = sys.modules["numba"] = None
-from eca_lightning.data import FFCVDataModule, ImageFolderDataModule, check_beton
+from eca_lightning import FFCVDataModule, ImageFolderDataModule
 module = ImageFolderDataModule(train=Path({str(image_folder)!r}), batch_size=4, num_workers=0)
 print(next(iter(module.train_dataloader()))[0].shape)
 try:
@@ -128,7 +128,7 @@ def test_both_modules_give_the_same_batches(image_folder, tmp_path):
 
 def test_repeated_samples_differ_in_their_crops_alone(folder_module, ffcv_module):
     for module in (folder_module, ffcv_module):
-        module.repeats = 2
+        module.aug_repeats = 2
         loader = module.train_dataloader()
         images, labels = next(iter(loader))
         assert labels[::2].tolist() == labels[1::2].tolist()
@@ -179,7 +179,7 @@ def test_train_and_val_must_have_the_same_classes(image_folder, tmp_path):
 
 
 def test_the_order_of_classes_counts_too(raw_beton, arrays, tmp_path):
-    from eca_lightning.data.writing import write_beton
+    from eca_lightning.data.ffcv.write import write_beton
 
     other = tmp_path / "other.beton"
     write_beton(arrays, other, class_names=list("abdc"), source="arrays")
@@ -246,14 +246,14 @@ def test_training_alone_is_augmented(folder_module, ffcv_module):
 
 
 AUGMENTED = """
-class_path: eca_lightning.data.ImageFolderDataModule
+class_path: eca_lightning.ImageFolderDataModule
 init_args:
   augment:
-    - class_path: eca_lightning.data.RandAugment
+    - class_path: eca_lightning.RandAugment
       init_args: {magnitude: 12}
     - class_path: ColorJitter
       init_args: {brightness: 0.4, hue: 0.1}
-    - class_path: eca_lightning.data.RandomErasing
+    - class_path: eca_lightning.RandomErasing
       init_args: {probability: 0.25, scale: [0.02, 0.2], fill: [0, 0, 0]}
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
-from eca_lightning.analysis.comparison_grid import read_grid
+from eca_lightning.compare.grid import read_grid
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {path.stem: path for path in (ROOT / "deploy/slurm").glob("*.sbatch")}

@@ -33,12 +33,12 @@ def config(tmp_path):
     logger = {"save_dir": "runs", "name": "small"}
     run = {
         "model": {
-            "class_path": "eca_lightning.tasks.ImageClassifier",
+            "class_path": "eca_lightning.ImageClassifier",
             "init_args": {
                 "backbone": {"name": "resnet20", "attention": "eca", "num_classes": 2},
             },
         },
-        "data": {"class_path": "eca_lightning.data.ImageFolderDataModule", "init_args": data},
+        "data": {"class_path": "eca_lightning.ImageFolderDataModule", "init_args": data},
         "trainer": {
             "accelerator": "cpu",
             "max_epochs": 1,

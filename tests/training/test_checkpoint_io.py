@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from tiny_run import At, train
 
-from eca_lightning.training.callbacks import LastCheckpoint
+from eca_lightning import LastCheckpoint
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 
 

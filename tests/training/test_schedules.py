@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from eca_lightning.training.schedules import WarmupThenDecay
+from eca_lightning import WarmupThenDecay
 
 PEAK, EPOCHS, STEPS = 0.2, 8, 5
 

@@ -13,7 +13,6 @@ from lightning.pytorch.cli import SaveConfigCallback
 from torch import Tensor
 
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.tasks.classification import ImageClassifier
 from eca_lightning.training.callbacks.summaries import markdown_table, summary_writer
 
 _CURVES = {
@@ -74,7 +73,7 @@ class RunDescription(Callback):
             return
         self._costs_written = True
         writer = summary_writer(trainer)
-        if writer and trainer.is_global_zero and isinstance(pl_module, ImageClassifier):
+        if writer and trainer.is_global_zero and "backbone" in pl_module.hparams:
             backbone = BackboneConfig(**pl_module.hparams["backbone"])
             table = cost_table(backbone, tuple(batch[0].shape[2:]))
             writer.add_text("run/complexity", table, trainer.global_step)

@@ -2,7 +2,7 @@
 
 Lightning's EMAWeightAveraging computes ``decay * average + (1 - decay) * weight``, which rounds
 even where the two are equal: over a long run with a decay of 0.99998 the mean that images are
-normalised with moves by 1e-3 of itself. Its base class lets the average be an interpolation, which
+normalized with moves by 1e-3 of itself. Its base class lets the average be an interpolation, which
 leaves equal values as they are and takes one kernel for many parameters.
 """
 

@@ -16,11 +16,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import eca_lightning as callbacks
+from eca_lightning import ImageClassifier
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.data.order import BatchOrder
-from eca_lightning.tasks import ImageClassifier
-from eca_lightning.training import callbacks
-from eca_lightning.training.callbacks import speed, worst_images
+from eca_lightning.classification.callbacks import worst_images
+from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.training.callbacks import speed
 
 CONFIG = Path(__file__).parents[3] / "configs" / "trainer" / "callbacks.yaml"
 SAMPLES, CLASSES = 26, 5

@@ -11,7 +11,7 @@ import torch
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 
-from eca_lightning.training import callbacks
+import eca_lightning as callbacks
 
 CONFIG = Path(__file__).parents[3] / "configs" / "trainer" / "callbacks.yaml"
 

@@ -6,7 +6,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 
-from eca_lightning.training.callbacks import GradientNormMonitor
+from eca_lightning import GradientNormMonitor
 
 
 class ByHand(Callback):

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from tiny_run import STEPS, At, state, train
 
-from eca_lightning.training.callbacks import ExponentialMovingAverage, LastCheckpoint
+from eca_lightning import ExponentialMovingAverage, LastCheckpoint
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO
 from eca_lightning.training.resuming import newest_checkpoint
 

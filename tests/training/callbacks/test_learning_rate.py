@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from eca_lightning.training.callbacks import LearningRateMonitor
+from eca_lightning import LearningRateMonitor
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_run import STEPS, Net, state, train
 
-from eca_lightning.training.callbacks import LastCheckpoint, LossGuard
+from eca_lightning import LastCheckpoint, LossGuard
 from eca_lightning.training.resuming import newest_checkpoint
 
 

@@ -9,9 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from eca_lightning.analysis.complexity import complexity
-from eca_lightning.backbones import BackboneConfig
-from eca_lightning.training.callbacks import (
+from eca_lightning import (
     AttentionMonitor,
     CalibrationMonitor,
     GradientNormMonitor,
@@ -19,6 +17,8 @@ from eca_lightning.training.callbacks import (
     RunDescription,
     SpeedMonitor,
 )
+from eca_lightning.backbones import BackboneConfig
+from eca_lightning.backbones.complexity import complexity
 from eca_lightning.training.callbacks.run_description import cost_table
 
 

@@ -4,7 +4,8 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from eca_lightning.training.callbacks import SpeedMonitor, speed
+from eca_lightning import SpeedMonitor
+from eca_lightning.training.callbacks import speed
 
 WAIT, WORK, VALIDATION = 3.0, 1.0, 100.0
 

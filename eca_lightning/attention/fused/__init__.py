@@ -1,0 +1,1 @@
+"""Block tails in fewer passes over the activation."""

@@ -1,0 +1,142 @@
+"""The tail of a residual block in fewer passes: batch norm, channel gate, residual sum and ReLU.
+
+Batch norm is affine in each channel, ``y = a (z - mean) + b``, so the pool of y that a gate looks
+at is ``a (pool of z - mean) + b``; and the statistics of a batch follow from the mean and variance
+of each channel of each image. One pass over z tells all that batch norm and gate have to know, and
+a second one computes the output. The backward pass needs z and the output, which the convolutions
+on both sides save anyway, and vectors of (N, C).
+
+A compiler makes one kernel of each pass, see `fused_compiled`; `fused_eager` comes close without.
+"""
+
+from typing import TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from eca_lightning.attention.base import ChannelGate
+from eca_lightning.attention.fused.compiled import CompiledMoments, CompiledSum, widen
+from eca_lightning.attention.fused.eager import EagerMoments, EagerSum, GatedSum, Handover
+
+
+class FusedTail(nn.Module):
+    """Compute ``relu(gate(norm(z)) + residual)`` in fewer passes over the activation.
+
+    It has no parameters: the modules stay in the block, under their names. Those that it cannot
+    stand in for are called as they are: other types than `torch.nn.BatchNorm2d`, `ChannelGate` and
+    `torch.nn.ReLU`, modules with hooks, and all of them while a graph of them is traced.
+    """
+
+    def forward(
+        self, z: Tensor, residual: Tensor, norm: nn.Module, gate: nn.Module, relu: nn.Module
+    ) -> Tensor:
+        """Finish a block.
+
+        Args:
+            z: Input of the block's last batch norm, (N, C, H, W).
+            residual: What the shortcut yields, (N, C, H, W).
+            norm: The last batch norm.
+            gate: The attention after it.
+            relu: The activation after the sum.
+
+        Returns:
+            (N, C, H, W), of the dtype and the memory format of z.
+        """
+        if _is_tracing(z) or not (_is_channel_gate(gate) and _is_relu(relu)):
+            return relu(gate(norm(z)) + residual)
+        residual = residual.to(z.dtype)  # as under autocast, where the sum is in place
+        if _is_complete_batch_norm(norm, z):
+            if torch.compiler.is_dynamo_compiling():
+                return CompiledSum.apply(z, *_coefficients(z, norm, gate), residual)
+            # Coefficients of 16 bits lose a mean that is large beside the deviation.
+            if z.element_size() >= 4 and (norm.training or not torch.is_grad_enabled()):
+                handover = Handover()
+                coefficients = _coefficients(z, norm, gate, handover)
+                return EagerSum.apply(z, *coefficients, residual, handover)
+        y = norm(z)
+        # The gradient of a sum is expanded where that of a mean fills a whole map.
+        total = y.sum(dim=(2, 3), dtype=torch.promote_types(y.dtype, torch.float32))
+        pooled = (total / (y.shape[2] * y.shape[3])).to(y.dtype)
+        scale = gate.logits(pooled).sigmoid().to(y.dtype)
+        return GatedSum.apply(y, scale, residual)
+
+    def extra_repr(self) -> str:
+        """Show what is fused."""
+        return "norm, gate, sum, ReLU"
+
+
+class _CompleteBatchNorm(nn.BatchNorm2d):
+    """For the type checker alone: a batch norm with nothing left out."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+
+def _is_tracing(z: Tensor) -> bool:
+    """Whether a graph of the modules is recorded, or a transform would rewrite what they do."""
+    transformed = torch._C._are_functorch_transforms_active()
+    return type(z) is not Tensor or torch.jit.is_tracing() or transformed
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether somebody would notice that a module is not called."""
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in module.modules()
+    )
+
+
+def _is_relu(module: nn.Module) -> bool:
+    return type(module) is nn.ReLU and not _has_hooks(module)
+
+
+def _is_channel_gate(module: nn.Module) -> TypeGuard[ChannelGate]:
+    return (
+        isinstance(module, ChannelGate)
+        and type(module).forward is ChannelGate.forward
+        and not _has_hooks(module)
+    )
+
+
+def _is_complete_batch_norm(module: nn.Module, z: Tensor) -> TypeGuard[_CompleteBatchNorm]:
+    return (
+        type(module) is nn.BatchNorm2d
+        and not _has_hooks(module)
+        and module.affine
+        and module.track_running_stats
+        and module.momentum is not None
+        and not (module.training and z.numel() <= z.shape[1])  # one value has no variance
+    )
+
+
+def _coefficients(
+    z: Tensor, norm: _CompleteBatchNorm, gate: ChannelGate, handover: Handover | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reduce batch norm and gate to ``scale (z - means) + shift``, means being those of each image.
+
+    Returns:
+        The means, the scale and the shift, each (N, C), in at least 32 bits.
+    """
+    if norm.training:
+        moments = EagerMoments.apply(z, handover) if handover else CompiledMoments.apply(z)
+        means, variances = moments
+        mean = means.mean(dim=0)
+        variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
+        _track(norm, mean.detach(), variance.detach(), z.numel() // z.shape[1])
+    else:
+        means = widen(z).mean(dim=(2, 3))
+        mean, variance = widen(norm.running_mean), widen(norm.running_var)
+    slope = widen(norm.weight) * torch.rsqrt(variance + norm.eps)
+    pooled = slope * (means - mean) + widen(norm.bias)
+    scale = gate.logits(pooled.to(z.dtype)).sigmoid().to(pooled.dtype)
+    return means, scale * slope, scale * pooled
+
+
+def _track(norm: _CompleteBatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Update the running statistics with those of a batch of ``count`` values a channel."""
+    unbiased = variance * (count / (count - 1))
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
+    norm.num_batches_tracked.add_(1)

@@ -1,0 +1,59 @@
+"""Batch norm folded into the convolution before it.
+
+In evaluation a batch norm scales and shifts each channel by constants, which the convolution's own
+weights can do as well: as many passes over the activation are saved as there are norms.
+"""
+
+import copy
+from typing import Any
+
+from torch import nn
+from torch.fx import Tracer
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops import FrozenBatchNorm2d
+
+from eca_lightning.attention.fused.tail import FusedTail
+
+_NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """Return a copy of a network, for evaluation, without batch norms behind convolutions.
+
+    Its convolutions have biases, and an identity stands where a norm was; norms that follow
+    something else, and convolutions whose output is also used elsewhere, stay as they are. The
+    network is traced to learn what follows what, by torch.fx, and its code is left as it is.
+
+    Args:
+        network: One that torch.fx can trace, in evaluation mode or not.
+    """
+    folded = copy.deepcopy(network).eval()
+    nodes = _OutlineTracer().trace(folded).nodes
+    called = {node: folded.get_submodule(node.target) for node in nodes if _is_call(node)}
+    for node, norm in called.items():
+        before: Any = node.args[0]
+        conv = called.get(before)
+        if (
+            isinstance(norm, _NORMS)
+            and isinstance(conv, nn.Conv2d)
+            and norm.running_mean is not None
+            and len(before.users) == 1
+        ):
+            folded.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
+            folded.set_submodule(node.target, nn.Identity())
+    return folded
+
+
+class _OutlineTracer(Tracer):
+    """Looks only into modules that hold batch norms: some of the others cannot be traced."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a call of the module is one node of the graph."""
+        if isinstance(m, FusedTail):  # it is given the block's norm, and calls it when traced
+            return False
+        inner = (child for child in m.modules() if child is not m)
+        return not any(isinstance(child, _NORMS) for child in inner)
+
+
+def _is_call(node: Any) -> bool:
+    return node.op == "call_module"

@@ -1,0 +1,1 @@
+"""``eca-lightning benchmark``: time loaders, networks and runs."""

@@ -1,0 +1,193 @@
+"""The loaders that ``eca-lightning benchmark loader`` compares, this package's and its peers.
+
+Each turns the same images into batches of uint8 NCHW, by a random resized crop and a random flip
+or by a center crop, with its library's other augmentations off and nothing normalized.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.io import ImageReadMode, decode_image, read_file
+from torchvision.transforms import v2
+
+from eca_lightning.data.sampler import BatchOrder
+
+BenchmarkView = Literal["random_resized_crop", "center_crop"]
+
+ContenderName = Literal["eca-lightning", "ffcv", "torchvision-io", "torchvision-pil", "timm"]
+
+OURS: ContenderName = "eca-lightning"
+
+Turns = Callable[[int], Iterable[Any]]
+"""Gives the batches of a turn from its number; each starts with images of shape (N, 3, S, S)."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a loader has to do in a turn.
+
+    Attributes:
+        beton: The images as a .beton, for FFCV.
+        folder: The images as a folder of class folders, for the others.
+        files: The files of this folder to read, and their labels.
+        batches: Batches of a turn.
+        batch_size: Images of a batch.
+        image_size: Height and width of the output in pixels.
+        num_workers: Threads or processes that decode.
+        view: What is cut out of each image; only random_resized_crop is flipped.
+    """
+
+    beton: Path | None
+    folder: Path | None
+    files: list[tuple[str, int]]
+    batches: int
+    batch_size: int
+    image_size: int
+    num_workers: int
+    view: BenchmarkView = "random_resized_crop"
+
+    @property
+    def resize_size(self) -> int:
+        """What a center crop resizes the shorter side to: 256 for 224 pixels, and in proportion."""
+        return round(self.image_size * 256 / 224)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether crops and flips are random."""
+        return self.view == "random_resized_crop"
+
+
+def _ours(work: Workload) -> Turns:
+    from eca_lightning.data.ffcv.datamodule import FFCVDataModule
+
+    loader: Any = FFCVDataModule(
+        train=work.beton,
+        batch_size=work.batch_size,
+        num_workers=work.num_workers,
+        image_size=work.image_size,
+        resize_size=work.resize_size,
+        train_view=work.view,
+        flip=work.is_random,
+        seed=0,
+    ).train_dataloader()
+
+    def turn(number: int) -> Iterable[Any]:
+        # The images of every turn are the last of epoch 0; only their crops change.
+        done = len(loader) - work.batches
+        loader.load_state_dict({**loader.state_dict(), "epoch": 0, "batches_done": done})
+        loader.view = replace(loader.view, seed=number)
+        return loader
+
+    return turn
+
+
+def _ffcv(work: Workload) -> Turns:
+    from ffcv.fields.decoders import (
+        CenterCropRGBImageDecoder,
+        IntDecoder,
+        RandomResizedCropRGBImageDecoder,
+    )
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+
+    from eca_lightning.data.ffcv.format import check_beton
+
+    if work.beton is None:
+        raise ValueError("FFCV reads a .beton, and none was given")
+    size = (work.image_size, work.image_size)
+    samples = check_beton(work.beton).samples
+    order = BatchOrder(samples, work.batch_size, train=True, shuffle=True)
+    view = (
+        [RandomResizedCropRGBImageDecoder(size), RandomHorizontalFlip()]
+        if work.is_random
+        else [CenterCropRGBImageDecoder(size, work.image_size / work.resize_size)]
+    )
+    loader = Loader(
+        str(work.beton),
+        batch_size=work.batch_size,
+        num_workers=work.num_workers,
+        os_cache=True,
+        order=OrderOption.RANDOM,
+        indices=order.indices(epoch=0)[-work.batches * work.batch_size :],
+        drop_last=True,
+        pipelines={
+            "image": [*view, ToTensor(), ToTorchImage()],
+            "label": [IntDecoder(), ToTensor(), Squeeze()],
+        },
+    )
+    return lambda _: loader
+
+
+def _torchvision(work: Workload, in_pil: bool) -> Turns:
+    steps = (
+        [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip()]
+        if work.is_random
+        else [v2.Resize(work.resize_size), v2.CenterCrop(work.image_size)]
+    )
+    transform = v2.Compose([*steps, v2.PILToTensor()] if in_pil else steps)
+    loader: DataLoader[Any] = DataLoader(
+        _dataset(work, transform=transform, **({} if in_pil else {"loader": _decode})),
+        batch_size=work.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=work.num_workers,
+        persistent_workers=True,
+    )
+    return lambda _: loader
+
+
+def _timm(work: Workload) -> Turns:
+    prefetching = import_module("timm.data").create_loader(
+        _dataset(work),
+        input_size=work.image_size,
+        batch_size=work.batch_size,
+        is_training=work.is_random,
+        color_jitter=0.0,
+        crop_pct=work.image_size / work.resize_size,
+        num_workers=work.num_workers,
+        device=torch.device("cpu"),
+    )
+    # The loader within yields uint8; the one around it only normalizes.
+    return lambda _: prefetching.loader
+
+
+def _dataset(work: Workload, **options: Any) -> Any:
+    """The files of a workload as torchvision's ImageFolder."""
+    dataset = ImageFolder(str(work.folder), **options)
+    dataset.samples = work.files
+    return dataset
+
+
+def _decode(path: str) -> Tensor:
+    return decode_image(read_file(path), ImageReadMode.RGB)
+
+
+class Contender(NamedTuple):
+    """A loader of the comparison.
+
+    Attributes:
+        reads: The form of the images that it reads.
+        needs: The module that must be installed.
+        build: Builds it in the process that runs it.
+    """
+
+    reads: Literal["beton", "folder"]
+    needs: str
+    build: Callable[[Workload], Turns]
+
+
+CONTENDERS: dict[ContenderName, Contender] = {
+    OURS: Contender("beton", "ffcv", _ours),
+    "ffcv": Contender("beton", "ffcv", _ffcv),
+    "torchvision-io": Contender("folder", "torchvision", partial(_torchvision, in_pil=False)),
+    "torchvision-pil": Contender("folder", "torchvision", partial(_torchvision, in_pil=True)),
+    "timm": Contender("folder", "timm", _timm),
+}

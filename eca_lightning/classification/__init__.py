@@ -1,0 +1,1 @@
+"""Image classification: the LightningModule, its losses and what its runs show."""

@@ -1,0 +1,264 @@
+"""What the attention of each layer does, drawn."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from eca_lightning.attention.eca import EfficientChannelAttention
+from eca_lightning.classification.callbacks.attention_gates import gates_of, has_gates
+from eca_lightning.classification.task import ImageClassifier
+from eca_lightning.training.callbacks.summaries import summary_writer
+
+_MOST_PANELS = 16
+
+
+class ClassSample:
+    """The first few images of some classes.
+
+    Args:
+        classes: Their labels.
+        images_per_class: How many images of each to take.
+    """
+
+    def __init__(self, classes: Sequence[int], images_per_class: int) -> None:
+        self._wanted = dict.fromkeys(classes, images_per_class)
+        self._images: list[Tensor] = []
+        self._labels: list[int] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no more images are wanted."""
+        return not any(self._wanted.values())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no image of the classes."""
+        return not self._images
+
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        """Take from a batch, (N, C, H, W) and (N,), what is still wanted."""
+        for row, label in enumerate(labels.tolist()):
+            if self._wanted.get(label, 0) > 0:
+                self._wanted[label] -= 1
+                self._images.append(images[row].clone())
+                self._labels.append(label)
+
+    def taken(self) -> tuple[Tensor, Tensor]:
+        """The images, (N, C, H, W), and their labels, (N,), class after class; not of none."""
+        order = sorted(range(len(self._labels)), key=lambda place: self._labels[place])
+        images = torch.stack([self._images[place] for place in order])
+        return images, torch.tensor([self._labels[place] for place in order])
+
+
+class AttentionFigures(Callback):
+    """Draws on TensorBoard, at each validation, what channel attention has learned.
+
+    ``attention/channel_weights``: the mean gate of each channel for each of a few classes, as in
+    the paper's supplement. ``attention/gates``: their distribution by depth, and whether they
+    depend on the image. ``attention/kernels``: ECA's weights by depth.
+
+    The images are rank zero's, the first of each class, and go through a copy of the network; see
+    `AttentionMonitor`, which logs figures of the same gates.
+
+    Args:
+        classes: How many classes to look at, evenly spread over all.
+        images_per_class: How many images of each.
+    """
+
+    def __init__(self, classes: int = 4, images_per_class: int = 16) -> None:
+        if classes < 1 or images_per_class < 1:
+            raise ValueError(
+                "AttentionFigures: classes and images_per_class must be at least 1, "
+                f"got {classes} and {images_per_class}"
+            )
+        self.classes = classes
+        self.images_per_class = images_per_class
+        self._sample: ClassSample | None = None
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take what is wanted of each batch; after the last one, draw.
+
+        Not at the end of the epoch, when weights that were averaged for validation may be gone.
+        """
+        writer = summary_writer(trainer)
+        if writer is None or not trainer.is_global_zero:
+            return
+        if not isinstance(pl_module, ImageClassifier) or not has_gates(pl_module.backbone):
+            return
+        if batch_idx == 0:
+            count = pl_module.hparams["backbone"]["num_classes"]
+            self._sample = ClassSample(evenly_spread(count, self.classes), self.images_per_class)
+        if self._sample is None:
+            return
+        if not self._sample.is_complete:
+            self._sample.add(*batch)
+        if batch_idx + 1 < int(trainer.num_val_batches[dataloader_idx]):
+            return
+        sample, self._sample = self._sample, None
+        if sample.is_empty:  # of a few batches of sorted images, for example
+            return
+        images, labels = sample.taken()
+        inputs = ((images - pl_module.mean) / pl_module.std).float()
+        gates = dict(gates_of(pl_module.backbone, inputs))
+        for name, figure in figures(pl_module.backbone, gates, labels, pl_module.class_names):
+            writer.add_figure(f"attention/{name}", figure, trainer.global_step)
+
+
+def evenly_spread(total: int, count: int) -> list[int]:
+    """At most ``count`` of the numbers from 0 to ``total`` - 1, the first and the last included."""
+    if count == 1 or total == 1:
+        return [0]
+    count = min(count, total)
+    return [round(i * (total - 1) / (count - 1)) for i in range(count)]
+
+
+def figures(
+    network: nn.Module,
+    gates: Mapping[str, Tensor],
+    labels: Tensor,
+    names: Sequence[str] | None,
+) -> list[tuple[str, Figure]]:
+    """All figures of a network's gates, with their names.
+
+    Args:
+        network: The network.
+        gates: The gates of each layer, (N, channels), as of `gates_of`.
+        labels: Class of each image, (N,).
+        names: Name of each class, where known.
+    """
+    drawn = [
+        ("channel_weights", draw_channel_weights(gates, labels, names)),
+        ("gates", draw_gates(gates)),
+    ]
+    if kernels := kernels_of(network):
+        drawn.append(("kernels", draw_kernels(kernels)))
+    return drawn
+
+
+def class_means(gates: Tensor, labels: Tensor) -> dict[int, Tensor]:
+    """The mean gate of each channel, (channels,), for each class.
+
+    Args:
+        gates: (N, channels).
+        labels: (N,).
+    """
+    return {label: gates[labels == label].mean(dim=0) for label in labels.unique().tolist()}
+
+
+def kernels_of(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of ECA's kernels, (k,), by the name of their layer, on the CPU."""
+    return {
+        name.removesuffix(".attention"): module.conv.weight.detach().float().flatten().cpu()
+        for name, module in network.named_modules()
+        if isinstance(module, EfficientChannelAttention)
+    }
+
+
+def draw_channel_weights(
+    gates: Mapping[str, Tensor], labels: Tensor, names: Sequence[str] | None
+) -> Figure:
+    """A panel for each layer: the mean gate of each channel, a line for each class.
+
+    Of more than 16 layers, 16 are drawn, evenly spread over the depth.
+    """
+    layers = [list(gates)[place] for place in evenly_spread(len(gates), _MOST_PANELS)]
+    columns = min(4, ceil(len(layers) ** 0.5))
+    rows = ceil(len(layers) / columns)
+    figure = Figure((3.6 * columns, 1.9 * rows + 0.6), dpi=110, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(layers) :]:
+        axes.set_axis_off()
+    for axes, layer in zip(panels, layers, strict=False):
+        means = class_means(gates[layer], labels)
+        width = 0.9 if gates[layer].shape[1] <= 128 else 0.4
+        for label, mean in means.items():
+            name = names[label] if names else str(label)
+            axes.plot(mean.numpy(), linewidth=width, alpha=0.85, label=name[:24])
+        channels = torch.stack(list(means.values()))
+        between = channels.std(dim=0, correction=0).mean()
+        along = channels.std(dim=1, correction=0).mean()
+        axes.set_title(f"{layer}: ±{along:.3f}, classes ±{between:.3f}", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.margins(x=0.01)
+    handles, texts = panels[0].get_legend_handles_labels()
+    legend = figure.legend(
+        handles, texts, loc="outside upper center", ncols=min(4, len(texts)), frameon=False
+    )
+    for line in legend.get_lines():
+        line.set_linewidth(2)
+    figure.supxlabel("channel; title: deviation over channels, and between classes", fontsize=9)
+    figure.supylabel("mean gate", fontsize=9)
+    return figure
+
+
+def draw_gates(gates: Mapping[str, Tensor]) -> Figure:
+    """The distribution of each layer's gates, and what they vary with, by depth."""
+    figure = Figure((2.5 + 0.36 * max(len(gates), 8), 6), dpi=110, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    places = list(range(len(gates)))
+    drawn = upper.violinplot(
+        [layer.flatten().numpy() for layer in gates.values()],
+        places,
+        widths=0.85,
+        showextrema=False,
+        showmedians=True,
+        points=60,
+    )
+    for body in drawn["bodies"]:
+        body.set(facecolor="tab:blue", alpha=0.6)
+    upper.axhline(0.5, color="0.5", linewidth=0.8, linestyle=":")
+    upper.set_ylim(0, 1)
+    upper.set_ylabel("gates")
+    upper.set_title("distribution over channels and images, with medians", fontsize=10)
+    over_channels = [layer.mean(dim=0).std(correction=0).item() for layer in gates.values()]
+    over_images = [layer.std(dim=0, correction=0).mean().item() for layer in gates.values()]
+    lower.plot(places, over_channels, marker="o", label="between channels, mean over images")
+    lower.plot(places, over_images, marker="o", label="between images, mean over channels")
+    lower.set_ylim(bottom=0)
+    lower.set_ylabel("standard deviation")
+    lower.set_title("what the gates vary with", fontsize=10)
+    lower.grid(axis="y", alpha=0.25)
+    lower.legend(fontsize=9)
+    lower.set_xticks(places, list(gates), rotation=90, fontsize=8)
+    return figure
+
+
+def draw_kernels(kernels: Mapping[str, Tensor]) -> Figure:
+    """The weights of ECA's kernels, a column for each layer, blue below zero and red above."""
+    reach = max(len(kernel) // 2 for kernel in kernels.values())
+    image = torch.full((2 * reach + 1, len(kernels)), torch.nan)
+    for column, kernel in enumerate(kernels.values()):
+        half = len(kernel) // 2
+        image[reach - half : reach + half + 1, column] = kernel
+    limit = max(kernel.abs().max().item() for kernel in kernels.values())
+    height = 2 + 0.36 * (2 * reach + 1)
+    figure = Figure((2.5 + 0.42 * max(len(kernels), 8), height), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(image.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    for column, kernel in enumerate(kernels.values()):
+        half = len(kernel) // 2
+        for tap, weight in enumerate(kernel.tolist()):
+            text = {"ha": "center", "va": "center", "fontsize": 7}
+            color = "white" if abs(weight) > 0.6 * limit else "black"
+            axes.text(column, reach - half + tap, f"{weight:.2f}", text, color=color)
+    axes.set_yticks(
+        range(2 * reach + 1), [f"{tap:+d}" if tap else "0" for tap in range(-reach, reach + 1)]
+    )
+    axes.set_ylabel("neighboring channel")
+    axes.set_xticks(range(len(kernels)), list(kernels), rotation=90, fontsize=8)
+    axes.set_title("weights of ECA's kernels", fontsize=10)
+    figure.colorbar(shown, ax=axes, pad=0.02)
+    return figure

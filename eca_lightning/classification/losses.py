@@ -1,0 +1,57 @@
+"""Losses of classification, on labels and on mixtures of labels alike."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LossName = Literal["cross_entropy", "binary_cross_entropy"]
+
+
+def classification_loss(
+    logits: Tensor,
+    targets: Tensor,
+    name: LossName = "cross_entropy",
+    label_smoothing: float = 0.0,
+    bce_target_threshold: float | None = None,
+) -> Tensor:
+    """The mean loss of a batch.
+
+    A row without a label has no weight, and a mixture the weight of its labeled share: all others
+    weigh 1.
+
+    Args:
+        logits: Logits (N, K).
+        targets: Labels (N,) int64, -1 for none; or shares of the classes (N, K) of floating point,
+            which add up to 1 in each row, to less where a part has no label.
+        name: ``cross_entropy``, or ``binary_cross_entropy``: each class is a yes or no of its own,
+            and the loss is the mean over classes as well (Wightman et al., arXiv 2110.00476).
+        label_smoothing: Share of each target spread evenly over all classes.
+        bce_target_threshold: For ``binary_cross_entropy``, after smoothing: targets above it become
+            1 and all others 0, so that each class of a mixture is a full yes.
+
+    Returns:
+        The loss, without dimensions, in float32 or better.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    classes = logits.shape[1]
+    if targets.ndim == 1 and name == "cross_entropy":
+        return F.cross_entropy(logits, targets, ignore_index=-1, label_smoothing=label_smoothing)
+    if targets.ndim == 1:
+        targets = soft_targets(targets, classes)
+    targets = targets.to(logits.dtype)
+    weights = targets.sum(dim=1, keepdim=True)
+    smooth = targets * (1 - label_smoothing) + weights * (label_smoothing / classes)
+    if name == "cross_entropy":  # linear in the targets, which carry the weights already
+        return F.cross_entropy(logits, smooth, reduction="sum") / weights.sum()
+    if bce_target_threshold is not None:
+        smooth = (smooth > bce_target_threshold).to(logits.dtype)
+    losses = F.binary_cross_entropy_with_logits(logits, smooth, weights, reduction="sum")
+    return losses / (weights.sum() * classes)
+
+
+def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
+    """Turn labels (N,) int64 into targets (N, K) float32: a 1 in each row, none for -1."""
+    labeled = labels >= 0
+    return F.one_hot(labels.where(labeled, 0), num_classes) * labeled[:, None].float()

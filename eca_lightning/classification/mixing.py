@@ -1,0 +1,63 @@
+"""Mixup and CutMix: training on mixtures of two images and of their labels."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from eca_lightning.classification.losses import soft_targets
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Which mixtures a training batch is turned into, one kind and one share for all its images.
+
+    Each image is mixed with the one before it in the batch. Where both kinds are given, they take
+    turns at random, evenly. torchvision mixes; the randomness is torch's CPU generator's.
+
+    Args:
+        mixup: Alpha of mixup, which blends two images (Zhang et al., arXiv 1710.09412): the share
+            of the first is Beta(alpha, alpha) distributed. 0 leaves mixup out.
+        cutmix: Alpha of CutMix, which pastes a box of one image into another (Yun et al., arXiv
+            1905.04899), the area distributed likewise. 0 leaves CutMix out.
+        probability: Chance of a batch to be mixed at all.
+
+    Raises:
+        ValueError: If a value is out of range, or both kinds are left out.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.mixup, self.cutmix) < 0 or max(self.mixup, self.cutmix) == 0:
+            raise ValueError(
+                "mixing needs an alpha above 0 for mixup, cutmix or both, "
+                f"got {self.mixup} and {self.cutmix}"
+            )
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"mixing.probability must be from 0 to 1, got {self.probability}")
+
+    def __call__(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+        """Mix a batch.
+
+        Args:
+            images: Normalized images (N, C, H, W), of floating point.
+            labels: Labels (N,) int64; -1 for rows without one.
+            num_classes: Number of classes K.
+
+        Returns:
+            Images as before, and targets (N, K) float32 which add up to 1 in each row; to less
+            where a row without a label has a share.
+        """
+        targets = soft_targets(labels, num_classes)
+        kinds: list[v2.Transform] = []
+        if self.mixup:
+            kinds.append(v2.MixUp(alpha=self.mixup, num_classes=num_classes))
+        if self.cutmix:
+            kinds.append(v2.CutMix(alpha=self.cutmix, num_classes=num_classes))
+        if torch.rand(()) >= self.probability:
+            return images, targets
+        return kinds[int(torch.randint(len(kinds), ()))](images, targets)

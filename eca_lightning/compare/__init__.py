@@ -1,0 +1,1 @@
+"""``eca-lightning compare``: train a grid of variants and seeds."""

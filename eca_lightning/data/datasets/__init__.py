@@ -1,0 +1,1 @@
+"""Data sets that ``eca-lightning data write`` can write."""

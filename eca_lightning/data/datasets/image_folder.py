@@ -1,0 +1,116 @@
+"""The command ``data write image-folder``: folders of images to .beton files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eca_lightning.data.ffcv.format import BetonInfo
+from eca_lightning.data.ffcv.sidecar import Encoding, WriteMode
+from eca_lightning.data.folder.files import (
+    LabeledFiles,
+    existing_folder,
+    list_class_folders,
+    read_rgb,
+)
+
+SPLITS = ("train", "val")
+
+
+@dataclass
+class FolderSamples:
+    """Labeled image files as samples to write."""
+
+    files: LabeledFiles
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.files.paths)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        """RGB pixels of shape ``(height, width, 3)`` and the label."""
+        return read_rgb(self.files.paths[index]), self.files.labels[index]
+
+
+def write_image_folder(
+    source: Path,
+    output: Path,
+    max_resolution: int | None = None,
+    mode: WriteMode = "jpg",
+    quality: int = 90,
+    compress_probability: float = 0.5,
+    num_workers: int | None = None,
+    on_error: Literal["abort", "skip"] = "abort",
+    overwrite: bool = False,
+) -> None:
+    """Write images in class folders to a .beton, or those of train/ and val/ to one each.
+
+    Classes are the folders' names in sorted order; they are stored beside the .beton, as
+    <name>.beton.json. Gray, palette, CMYK and alpha images become RGB. A file appears under its
+    name only when it is complete. One that is already there with the same settings is kept.
+
+    Args:
+        source: A folder of class folders, or one with train/ and val/ that hold class folders.
+        output: The .beton to write; for train/ and val/ the folder for train.beton and val.beton.
+        max_resolution: Shrink images whose longer side is above this many pixels (400 to 512 is
+            usual for training at 224).
+        mode: How to store images: jpg, raw pixels (faster to read, several times larger), or
+            proportion, which stores a share as JPEG and the rest raw.
+        quality: JPEG quality, 1 to 100.
+        compress_probability: Share stored as JPEG in mode proportion.
+        num_workers: Processes; by default one for each core.
+        on_error: An image that cannot be read aborts, or is skipped and listed in the JSON file.
+        overwrite: Write again what is already there.
+    """
+    encoding = Encoding(mode, quality, max_resolution, compress_probability)
+    existing_folder(source, "source")
+    if all((source / split).is_dir() for split in SPLITS):
+        if output.suffix == ".beton":
+            raise ValueError(
+                f"output: {source} holds train/ and val/, so a folder is needed, not {output}"
+            )
+        parts = {output / f"{split}.beton": source / split for split in SPLITS}
+    else:
+        if output.suffix != ".beton":
+            raise ValueError(
+                f"output: {output} must end in .beton, because {source} does not hold both "
+                "train/ and val/"
+            )
+        parts = {output: source}
+
+    listed = {beton: list_class_folders(folder) for beton, folder in parts.items()}
+    class_lists = [files.class_names for files in listed.values()]
+    if class_lists[0] != class_lists[-1]:
+        differing = sorted(set(class_lists[0]) ^ set(class_lists[-1]))
+        raise ValueError(
+            f"source: train/ and val/ of {source} must hold the same classes; only one of them "
+            f"has {', '.join(differing[:5])}" + (", ..." if len(differing) > 5 else "")
+        )
+    # Imported here: it needs FFCV, which the command's help does not.
+    from eca_lightning.data.ffcv.write import ensure_beton
+
+    for beton, files in listed.items():
+        info = ensure_beton(
+            FolderSamples(files),
+            beton,
+            class_names=files.class_names,
+            source=str(parts[beton].resolve()),
+            encoding=encoding,
+            num_workers=num_workers,
+            on_error=on_error,
+            names=[str(path) for path in files.paths],
+            overwrite=overwrite,
+        )
+        report(info)
+
+
+def report(info: BetonInfo) -> None:
+    """Say what a .beton holds, in one line."""
+    skipped = len(info.sidecar.skipped) if info.sidecar else 0
+    print(
+        f"{info.path}: {info.samples:,} images in {info.num_classes} classes, "
+        f"{info.bytes / 2**20:,.1f} MiB"
+        + (f"; {skipped} unreadable images skipped, see {info.path}.json" if skipped else "")
+    )

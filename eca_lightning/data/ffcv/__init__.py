@@ -1,0 +1,1 @@
+"""``.beton`` files: written, verified and streamed by FFCV."""

@@ -1,0 +1,202 @@
+"""Decode at the crop: of a JPEG only what a crop needs, resized and mirrored on the way.
+
+This is the Python face of ``native/``, a shared library on libjpeg-turbo that the installation
+builds where it can; `available` says whether it did. `decoding.CropDecoder` calls the same library
+from FFCV's compiled loops.
+
+A picture is reduced by averaging areas (OpenCV's ``INTER_AREA``, PIL's ``BOX``) and enlarged by
+bilinear interpolation. A JPEG of which the crop is much larger than the output is decoded at 1/2,
+1/4 or 1/8 of its resolution first, which spares most of the inverse DCT.
+"""
+
+import ctypes
+import functools
+import importlib.util
+from enum import IntEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Box: TypeAlias = tuple[float, float, float, float]
+"""Top, left, height and width of a crop in pixels of the source; fractions are allowed."""
+
+REDUCE_FROM = 2.0
+"""Default of ``reduce_from``, see `decode_crop`."""
+
+_VERSION = 1  # crop_decode.h has the same number: a library of another version is not used
+_MESSAGE_BYTES = 200
+_JPEG, _RAW = 0, 1  # FFCV's storage modes
+_INTEGER, _REAL = ctypes.c_int64, ctypes.c_double
+_SIGNATURES = {
+    "crop_decode_image": [_INTEGER] * 5 + [_REAL] * 4 + [_INTEGER] * 4 + [_REAL, _INTEGER],
+    "crop_decode_portable": [_INTEGER],
+}
+
+
+class Status(IntEnum):
+    """What became of a sample; the numbers of ``native/crop_decode.h``."""
+
+    OK = 0
+    DAMAGED = 1
+    SIZE_MISMATCH = 2
+    BAD_ARGUMENT = 3
+    NO_MEMORY = 4
+
+    @property
+    def sentence(self) -> str:
+        """The status in words, to follow the name of a sample."""
+        return {
+            Status.OK: "decoded",
+            Status.DAMAGED: "damaged JPEG stream",
+            Status.SIZE_MISMATCH: "the image is not of the size that was recorded for it",
+            Status.BAD_ARGUMENT: "the crop, the output size or the storage mode is out of range",
+            Status.NO_MEMORY: "out of memory",
+        }[self]
+
+
+def load_library(path: str) -> ctypes.CDLL:
+    """Load a build of the library and give its functions their types.
+
+    Raises:
+        OSError: If it cannot be loaded, or was built from another version of the package.
+    """
+    loaded = ctypes.CDLL(path)
+    if getattr(loaded, "crop_decode_version", int)() != _VERSION:
+        raise OSError(f"{path} was built from another version of the package; reinstall it")
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, _INTEGER
+    return loaded
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The installed library, or None and the reason."""
+    spec = importlib.util.find_spec("eca_lightning.data.ffcv._crop_decode")
+    if spec is None or spec.origin is None:
+        return None, (
+            "the crop decoder was not built; install libjpeg-turbo's headers "
+            "(libjpeg62-turbo-dev or libjpeg-turbo8-dev) and a C compiler, then reinstall"
+        )
+    try:
+        return load_library(spec.origin), ""
+    except OSError as error:
+        return None, f"the crop decoder cannot be loaded: {error}"
+
+
+def available() -> bool:
+    """Whether the library was built and can be loaded."""
+    return _load()[0] is not None
+
+
+def unavailable_reason() -> str:
+    """Why `available` is False, in a sentence with the remedy; empty if it is True."""
+    return _load()[1]
+
+
+def library() -> ctypes.CDLL:
+    """The loaded library, its functions typed.
+
+    Raises:
+        RuntimeError: If it is not available.
+    """
+    loaded, reason = _load()
+    if loaded is None:
+        raise RuntimeError(reason)
+    return loaded
+
+
+def decode_crop(
+    stream: bytes | Pixels,
+    crop: Box,
+    size: tuple[int, int],
+    flip: bool = False,
+    recorded_size: tuple[int, int] | None = None,
+    reduce_from: float = REDUCE_FROM,
+) -> Pixels:
+    """Show a crop of a JPEG at another size.
+
+    Gray, CMYK and YCCK pictures become RGB as PIL converts them.
+
+    Args:
+        stream: The file's bytes.
+        crop: What to show, inside the picture.
+        size: Height and width of the result, in pixels.
+        flip: Mirror left to right.
+        recorded_size: Height and width that the picture must have, if known.
+        reduce_from: Decode at 1/2 of the resolution if the crop is at least this many times as
+            large as the result in both directions, at 1/4 from twice as large on, at 1/8 from
+            four times; at least 2, or infinity for never. Faster, but no longer the mean of
+            areas: at 2, as far from it as another filter would be.
+
+    Returns:
+        uint8 RGB of shape (height, width, 3).
+
+    Raises:
+        ValueError: If the stream is damaged in any part that the crop needs, or not of the
+            recorded size, or the crop is not inside the picture.
+        MemoryError: If it would take more memory than there is, or than the decoder allows.
+    """
+    data = np.frombuffer(stream, np.uint8)
+    return _show(_JPEG, data, recorded_size or (0, 0), crop, size, flip, reduce_from)
+
+
+def resize_crop(pixels: Pixels, crop: Box, size: tuple[int, int], flip: bool = False) -> Pixels:
+    """Show a crop of a picture in memory at another size.
+
+    Args:
+        pixels: uint8 RGB of shape (height, width, 3).
+        crop: What to show, inside the picture.
+        size: Height and width of the result, in pixels.
+        flip: Mirror left to right.
+
+    Returns:
+        uint8 RGB of shape (height, width, 3).
+
+    Raises:
+        ValueError: If `pixels` is of another shape or type, or the crop is not inside it.
+        MemoryError: If there is not enough memory.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise ValueError(
+            f"pixels must be uint8 of shape (height, width, 3), "
+            f"got {pixels.dtype} of shape {pixels.shape}"
+        )
+    height, width, _ = pixels.shape
+    return _show(_RAW, np.ascontiguousarray(pixels), (height, width), crop, size, flip, REDUCE_FROM)
+
+
+def _show(
+    mode: int,
+    data: Pixels,
+    picture: tuple[int, int],
+    crop: Box,
+    size: tuple[int, int],
+    flip: bool,
+    reduce_from: float,
+) -> Pixels:
+    if not reduce_from >= 2:
+        raise ValueError(f"reduce_from must be at least 2, got {reduce_from}")
+    if not all(1 <= side <= 65535 for side in size):
+        raise ValueError(f"size must be a height and a width from 1 to 65535, got {size}")
+    output = np.empty((*size, 3), np.uint8)
+    message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+    status = library().crop_decode_image(
+        mode,
+        data.ctypes.data,
+        data.size,
+        *picture,
+        *crop,
+        flip,
+        output.ctypes.data,
+        *size,
+        reduce_from,
+        ctypes.addressof(message),
+    )
+    if status != Status.OK:
+        detail = message.value.decode(errors="replace")
+        sentence = Status(status).sentence + (f": {detail}" if detail else "")
+        raise (MemoryError if status == Status.NO_MEMORY else ValueError)(sentence)
+    return output

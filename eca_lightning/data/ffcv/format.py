@@ -1,0 +1,210 @@
+"""The .beton file format: a check that takes milliseconds, and a description.
+
+FFCV trusts its files: a truncated one loads silently or hangs, a damaged one may crash the process.
+Everything that a loader will follow (header, pointers, sizes) is therefore checked here first, from
+the format itself and without FFCV.
+
+Layout: header | field descriptors | one metadata row a sample | pages of pixel data | allocation
+table, one row a sample.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eca_lightning.data.ffcv.sidecar import Sidecar, read_sidecar
+
+VERSION = 2
+JPEG, RAW = 0, 1
+PIXELS_PER_BYTE = 512
+"""More than a JPEG can hold: each 8 x 8 block of a Huffman-coded one takes a bit at the least."""
+FIELDS = {"image": 2, "label": 1}
+"""The fields read here and their type numbers: RGBImageField and IntField."""
+
+HEADER_TYPE = np.dtype(
+    [
+        ("version", "<u2"),
+        ("num_fields", "<u2"),
+        ("page_size", "<u4"),
+        ("num_samples", "<u8"),
+        ("alloc_table_ptr", "<u8"),
+    ],
+    align=True,
+)
+FIELD_TYPE = np.dtype([("type_id", "u1"), ("name", "S16"), ("arguments", "u1", (1024,))])
+IMAGE_TYPE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
+SAMPLE_TYPE = np.dtype([("image", IMAGE_TYPE), ("label", "<i8")], align=True)
+ALLOCATION_TYPE = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
+
+
+@dataclass(frozen=True, eq=False)
+class BetonInfo:
+    """What a .beton holds.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        page_size: Bytes of a page.
+        images: Mode, width, height and offset of each image, of shape ``(samples,)``.
+        labels: Labels, int64, of shape ``(samples,)``.
+        sizes: Stored bytes of each image, of shape ``(samples,)``.
+        sidecar: Its sidecar, or None.
+    """
+
+    path: Path
+    bytes: int
+    page_size: int
+    images: NDArray[np.void]
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.uint64]
+    sidecar: Sidecar | None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.labels)
+
+    @property
+    def modes(self) -> dict[str, int]:
+        """Number of images stored as ``jpg`` and as ``raw``."""
+        raw = int(np.count_nonzero(self.images["mode"]))
+        return {"jpg": self.samples - raw, "raw": raw}
+
+    @property
+    def resolutions(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Least and greatest (height, width) in pixels, each taken over all images."""
+        heights, widths = self.images["height"], self.images["width"]
+        return (int(heights.min()), int(widths.min())), (int(heights.max()), int(widths.max()))
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Name of each label, where the sidecar is there."""
+        return self.sidecar.class_names if self.sidecar else None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; without a sidecar, the greatest label plus one."""
+        return len(self.sidecar.class_names) if self.sidecar else int(self.labels.max()) + 1
+
+    @property
+    def pages(self) -> NDArray[np.uint64]:
+        """The page each image lies on, of shape ``(samples,)``."""
+        return self.images["data_ptr"] // np.uint64(self.page_size)
+
+
+def check_beton(path: Path, name: str = "") -> BetonInfo:
+    """Check that a file is a whole .beton of images and labels, without reading pixels.
+
+    Args:
+        path: The file.
+        name: What the file is for, as the user calls it; it starts the messages.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        ValueError: It is no .beton, truncated or damaged, or does not fit its sidecar.
+    """
+    prefix = f"{name}: " if name else ""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{prefix}{path} does not exist; write it with 'eca-lightning data write'"
+        )
+    if not path.is_file():
+        raise ValueError(
+            f"{prefix}{path} is a folder, but a .beton file is needed: write one with "
+            "'eca-lightning data write image-folder', or use ImageFolderDataModule"
+        )
+    try:
+        return _read(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{prefix}{path} {error}; write it again with 'eca-lightning data write'"
+        ) from None
+
+
+def _read(path: Path) -> BetonInfo:
+    """Read and check everything but the pixels; a ValueError says what is wrong."""
+    size = path.stat().st_size
+    if size < HEADER_TYPE.itemsize:
+        raise ValueError("is not a .beton file: it is too short for a header")
+    header = np.fromfile(path, HEADER_TYPE, 1)[0]
+    page_size, samples = int(header["page_size"]), int(header["num_samples"])
+    table = int(header["alloc_table_ptr"])
+    if header["version"] != VERSION or page_size < 1 or page_size & (page_size - 1):
+        raise ValueError("is not a .beton file: its header is not FFCV's")
+    if header["num_fields"] != len(FIELDS):
+        raise ValueError(f"has {header['num_fields']} fields, not the two 'image' and 'label'")
+
+    metadata = HEADER_TYPE.itemsize + len(FIELDS) * FIELD_TYPE.itemsize
+    pixels = metadata + samples * SAMPLE_TYPE.itemsize
+    if samples < 1:
+        raise ValueError("holds no samples")
+    if table == 0:
+        raise ValueError("was never completed: its allocation table is missing")
+    if pixels > table:
+        raise ValueError("is damaged: its allocation table lies inside its metadata")
+    if table + samples * ALLOCATION_TYPE.itemsize != size:
+        kind = "truncated" if table + samples * ALLOCATION_TYPE.itemsize > size else "damaged"
+        raise ValueError(
+            f"is {kind}: it has {size} bytes instead of "
+            f"{table + samples * ALLOCATION_TYPE.itemsize}"
+        )
+
+    fields = np.fromfile(path, FIELD_TYPE, len(FIELDS), offset=HEADER_TYPE.itemsize)
+    found = {field["name"].decode("ascii", "replace"): int(field["type_id"]) for field in fields}
+    if list(found.items()) != list(FIELDS.items()):
+        raise ValueError(f"has the fields {sorted(found)}, not an 'image' and a 'label'")
+    rows = np.fromfile(path, SAMPLE_TYPE, samples, offset=metadata)
+    allocations = np.fromfile(path, ALLOCATION_TYPE, samples, offset=table)
+    sizes = _sizes_of_images(rows["image"], allocations, pixels, table, page_size)
+    if rows["label"].min() < 0:
+        raise ValueError("is damaged: it has negative labels")
+
+    sidecar = read_sidecar(path)
+    info = BetonInfo(path, size, page_size, rows["image"], rows["label"], sizes, sidecar)
+    if sidecar and (sidecar.bytes, sidecar.samples) != (size, samples):
+        raise ValueError(
+            f"does not fit its sidecar: {samples} samples in {size} bytes "
+            f"instead of {sidecar.samples} in {sidecar.bytes}"
+        )
+    if rows["label"].max() >= info.num_classes:
+        raise ValueError(f"is damaged: it has labels above its {info.num_classes} classes")
+    if sidecar:
+        # Last, because np.bincount returns an array as long as the greatest label.
+        counts = np.bincount(info.labels, minlength=info.num_classes)
+        if counts.tolist() != sidecar.class_counts:
+            raise ValueError("does not fit its sidecar: the counts of its classes differ")
+    return info
+
+
+def _sizes_of_images(
+    images: NDArray[np.void], allocations: NDArray[np.void], start: int, end: int, page_size: int
+) -> NDArray[np.uint64]:
+    """Stored bytes of each image, once every pointer that a reader follows has been checked."""
+    pointers, sizes = allocations["ptr"], allocations["size"]
+    # Each comparison rules out the overflow of the sums in the next one.
+    if (pointers < start).any() or (pointers > end).any() or (sizes > page_size).any():
+        raise ValueError("is damaged: images lie outside its pages")
+    if (pointers + sizes > end).any() or (pointers % page_size + sizes > page_size).any():
+        raise ValueError("is damaged: images reach beyond their pages")
+    order = np.argsort(pointers)
+    places = np.searchsorted(pointers[order], images["data_ptr"]).clip(max=len(order) - 1)
+    found = allocations[order][places]
+    if (found["ptr"] != images["data_ptr"]).any() or (
+        found["sample_id"] != np.arange(len(images))
+    ).any():
+        raise ValueError("is damaged: its allocation table does not fit its images")
+    sizes = found["size"]
+    areas = images["height"].astype(np.uint64) * images["width"]
+    raw = images["mode"] == RAW
+    # A decoder allocates what the metadata say before it sees what the stream holds.
+    too_large = areas > sizes * np.uint64(PIXELS_PER_BYTE)
+    if (images["mode"] > RAW).any() or (areas == 0).any() or too_large[~raw].any():
+        raise ValueError("is damaged: its image metadata are not plausible")
+    if (sizes[raw] != 3 * areas[raw]).any():
+        raise ValueError("is damaged: raw images do not have the size of their pixels")
+    return sizes

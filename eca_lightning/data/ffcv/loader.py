@@ -1,0 +1,271 @@
+"""Batches from a .beton: the one place that guards FFCV's loader and its faults.
+
+| FFCV | here |
+| --- | --- |
+| a batch is a view of a ring of slots, overwritten later | copied out before the next is taken |
+| an exception in its thread leaves the consumer waiting for ever | passed on; a time-out besides |
+| an early ``break`` leaves the thread running | closed and joined, also at exit |
+| a corrupt JPEG is a black or an old image | the file and the sample are named in an error |
+| a compiled operation after one that is not loops for ever | all operations are compiled |
+| its orders skip, repeat or cannot be resumed | :class:`~eca_lightning.data.sampler.BatchOrder` |
+| augmentations ignore the seed | :class:`~eca_lightning.data.transforms.crop.View` |
+"""
+
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Generator
+from functools import cache
+from queue import Empty, Full
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eca_lightning.data.epoch_loader import Batch, EpochLoader
+from eca_lightning.data.ffcv import crop_decode
+from eca_lightning.data.ffcv.augment_op import StepApplier
+from eca_lightning.data.ffcv.decode_op import CropDecoder, DecoderName, SlotMemory
+from eca_lightning.data.ffcv.ffcv_api import (
+    EpochIterator,
+    Loader,
+    OrderOption,
+    numba,
+    torch_threads_kept,
+)
+from eca_lightning.data.ffcv.format import BetonInfo
+from eca_lightning.data.sampler import PADDING, BatchOrder
+from eca_lightning.data.transforms.crop import View
+
+_RUNNING_CODE = threading.Lock()
+"""Numba's fallback thread pool aborts the process when two threads enter it at a time."""
+
+_OPEN: "weakref.WeakSet[EpochStream]" = weakref.WeakSet()
+
+
+class BetonLoader(EpochLoader):
+    """The batches of one .beton for one rank, decoded by FFCV in threads.
+
+    Args:
+        info: The .beton, which :func:`~eca_lightning.data.ffcv.format.check_beton` has found whole.
+        view: The crop of each sample.
+        order: The samples of each batch.
+        decoder: ``crop`` decodes no more than each crop, with the package's own decoder, where it
+            was built; ``ffcv`` decodes whole images, with FFCV's.
+        num_workers: Threads; more than numba has (``NUMBA_NUM_THREADS``) are not used.
+        os_cache: Map the file and leave caching to the operating system, right for files that fit
+            into memory; otherwise read its pages ahead and drop them after use.
+        batches_ahead: Batches decoded in advance.
+        device: Where batches are wanted. For a CUDA device they are copied there from pinned
+            memory beside the computation; otherwise they are ordinary tensors on the CPU.
+        timeout: Seconds without a batch after which the iteration is given up.
+
+    Raises:
+        ValueError: The number of samples is not the order's.
+    """
+
+    def __init__(
+        self,
+        info: BetonInfo,
+        view: View,
+        order: BatchOrder,
+        *,
+        decoder: DecoderName = "crop",
+        num_workers: int = 1,
+        os_cache: bool = True,
+        batches_ahead: int = 3,
+        device: torch.device | None = None,
+        timeout: float = 300.0,
+    ) -> None:
+        super().__init__(order, view)
+        if info.samples != order.samples:
+            raise ValueError(f"{info.path} holds {info.samples} samples, not {order.samples}")
+        self.timeout = timeout
+        self._info = info
+        self._device = device if device is not None and device.type == "cuda" else None
+        self._copies = torch.cuda.Stream(self._device) if self._device else None
+        if decoder == "crop" and not crop_decode.available():
+            rank_zero_warn(
+                f"Decoding with FFCV, which is slower: {crop_decode.unavailable_reason()}"
+            )
+            decoder = "ffcv"
+        self._decoder = CropDecoder(view.height, view.width, native=decoder == "crop")
+        self._augmenter = StepApplier(view.steps([0], 0).shape[1:]) if view.augment else None
+        with torch_threads_kept():
+            self._loader = Loader(
+                str(info.path),
+                batch_size=order.batch_size,
+                num_workers=min(max(num_workers, 1), numba.config.NUMBA_NUM_THREADS),
+                os_cache=os_cache,
+                order=OrderOption.SEQUENTIAL,
+                seed=0,
+                drop_last=False,
+                batches_ahead=batches_ahead,
+                pipelines={
+                    "image": [self._decoder, *([self._augmenter] if self._augmenter else [])],
+                    "label": None,
+                },
+            )
+
+    def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Batch]:
+        """Stream the batches with these sample indices through FFCV."""
+        if not batches:
+            return
+        announce_compilation()
+        self._decoder.height, self._decoder.width = self.view.height, self.view.width
+        if self._augmenter:
+            self._augmenter.shape = self.view.steps([0], 0).shape[1:]
+        elif self.view.augment:
+            raise ValueError("a loader that was built without augmentations cannot be given some")
+        stream = EpochStream(self._loader, self._info, self.view, epoch, np.concatenate(batches))
+        try:
+            for indices in batches:
+                images = self._copy(torch.from_numpy(stream.take(self.timeout)))
+                labels = torch.from_numpy(
+                    np.where(
+                        indices == PADDING, PADDING, self._info.labels[indices % self._info.samples]
+                    )
+                )
+                yield images.permute(0, 3, 1, 2), labels.to(self._device or "cpu")
+        finally:
+            stream.close()
+
+    def _copy(self, slot: Tensor) -> Tensor:
+        """Copy a slot out of FFCV's memory, complete before the next one is asked for."""
+        if self._copies is None:
+            return slot.clone()
+        # On a stream of its own, so that waiting for the copy does not wait for the computation.
+        with torch.cuda.stream(self._copies):
+            images = slot.to(self._device, non_blocking=True)
+        self._copies.synchronize()
+        images.record_stream(torch.cuda.current_stream(self._device))
+        return images
+
+
+class EpochStream(EpochIterator):
+    """One epoch of a loader: a thread that fills slots, and a queue of those that are ready.
+
+    Args:
+        loader: FFCV's loader.
+        info: The file it reads.
+        view: The crop of each sample.
+        epoch: Number of the epoch.
+        indices: Samples as `BatchOrder.indices` numbers them; padding is read as sample 0.
+    """
+
+    def __init__(
+        self, loader: Any, info: BetonInfo, view: View, epoch: int, indices: NDArray[np.int64]
+    ) -> None:
+        self._info = info
+        self._view = view
+        self._epoch = epoch
+        self._indices = np.where(indices == PADDING, 0, indices)
+        self._opened = False
+        # FFCV starts the thread at the end of its constructor.
+        super().__init__(loader, self._indices % info.samples)
+
+    def start(self) -> None:
+        """Start the thread, once FFCV has allocated the slots."""
+        decoder, *steps = self.memory_allocations["operation"].values()
+        self._memory = SlotMemory(*decoder)
+        self._steps = steps[0] if steps else None
+        self._opened = True
+        _OPEN.add(self)
+        super().start()
+
+    def run(self) -> None:
+        """Fill slots until the samples or the consumer's patience end; the body of the thread."""
+        try:
+            numba.set_num_threads(self.loader.num_workers)
+            for number, samples in enumerate(self.iter_ixes):
+                if not self._put(self._fill(number, samples)):
+                    return
+        except Exception as error:  # whatever it is, the consumer shall see it
+            self._put(error)
+
+    def _fill(self, number: int, samples: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decode a batch into the next slot of the ring."""
+        slot = number % len(self._memory.images)
+        images = self._info.images[samples]
+        first = number * self.loader.batch_size
+        indices = self._indices[first : first + len(samples)]
+        self._memory.crops[slot, : len(indices)] = self._view.crops(
+            indices, images["height"], images["width"], self._epoch
+        )
+        if self._steps is not None:
+            self._steps[slot, : len(indices)] = self._view.steps(indices, self._epoch)
+        with _RUNNING_CODE:
+            (pixels,) = self.run_pipeline(number, samples, slot, None)
+        failed = np.flatnonzero(self._memory.status[slot, : len(indices), 0])
+        if failed.size:
+            raise ValueError(
+                f"{self._info.path}: the JPEG data of sample {samples[failed[0]]} are damaged; "
+                "'eca-lightning data verify' lists all damaged samples"
+            )
+        return pixels
+
+    def _put(self, item: NDArray[np.uint8] | Exception) -> bool:
+        """Hand an item to the consumer; False if it has gone."""
+        while not self.terminate_event.is_set():
+            try:
+                self.output_queue.put(item, timeout=0.1)
+            except Full:
+                continue
+            return True
+        return False
+
+    def take(self, timeout: float) -> NDArray[np.uint8]:
+        """Wait for the next batch.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            Pixels of shape ``(N, height, width, 3)`` in a slot, valid until the next call.
+
+        Raises:
+            TimeoutError: No batch came in time.
+            Exception: Whatever stopped the thread.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                item = self.output_queue.get(timeout=0.5)
+            except Empty:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"{self._info.path}: no batch for {timeout:g} s; is its storage reachable?"
+                    ) from None
+                continue
+            if isinstance(item, Exception):
+                raise item
+            return item
+
+    def close(self) -> None:
+        """Stop the threads and wait for them; may be called again."""
+        if not self._opened:
+            return
+        self._opened = False
+        self.terminate_event.set()
+        # A thread that hangs in a read cannot be stopped: it is a daemon and given up.
+        self.join(timeout=10.0)
+        self.memory_context.__exit__(None, None, None)
+        for reader in getattr(getattr(self.memory_context, "executor", None), "threads", ()):
+            reader.join(timeout=10.0)
+
+
+@cache
+def announce_compilation() -> None:
+    """Say, once a process, why the first batch takes longer."""
+    rank_zero_info("Compiling the FFCV pipeline: the first batch takes a few seconds")
+
+
+@atexit.register
+def _close_all() -> None:
+    """Join all threads before the interpreter goes: numba's finalizers fail beside running ones."""
+    for stream in list(_OPEN):
+        stream.close()

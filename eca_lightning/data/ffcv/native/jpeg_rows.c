@@ -1,0 +1,214 @@
+/* Decodes a crop of a JPEG stream with libjpeg-turbo, row by row into the resampler.
+ *
+ * What costs time in a JPEG is, in this order, the Huffman code, the inverse DCT, color. The
+ * first cannot be skipped up to the crop's last row; the others are done for the crop's columns
+ * and rows alone (jpeg_crop_scanline, jpeg_skip_scanlines), and at half the resolution or less
+ * where the crop is larger than the output by a factor that the caller chooses.
+ */
+#include "jpeg_rows.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jpeglib.h>
+
+#include <jerror.h>
+
+#include "crop_decode.h"
+#include "resample.h"
+
+#ifndef LIBJPEG_TURBO_VERSION
+#error "libjpeg-turbo is needed: libjpeg has no jpeg_crop_scanline"
+#endif
+_Static_assert(sizeof(JSAMPLE) == 1, "a libjpeg-turbo of 8-bit samples is needed");
+
+enum {
+  CHUNK = 8, /* rows asked for at once */
+  /* Smooth chroma upsampling reads a neighbor, which a cropped row lacks at its ends; in rows
+   * narrower than three chroma samples libjpeg-turbo does without it. */
+  MARGIN = 4,
+  /* Bounds for hostile progressive streams: a few bytes can ask for a pass over every block. */
+  MOST_SCANS = 100,
+  MOST_COEFFICIENT_BYTES = 512 << 20,
+};
+
+typedef struct {
+  struct jpeg_decompress_struct info;
+  struct jpeg_error_mgr errors;
+  struct jpeg_progress_mgr progress;
+  jmp_buf escape;
+  const picture_request *request;
+  int64_t status;
+  resampler resampler;
+  uint8_t *ring;           /* the decoded rows that an output row may still need */
+  const uint8_t **sources; /* of one output row */
+} decoder;
+
+/* ---- errors: no call of libjpeg may exit or print ---- */
+
+static void give_up(decoder *d, int64_t status) {
+  d->status = status;
+  longjmp(d->escape, 1);
+}
+
+static void on_error(j_common_ptr info) {
+  decoder *d = info->client_data;
+  char sentence[JMSG_LENGTH_MAX];
+  if (d->request->message) {
+    d->errors.format_message(info, sentence);
+    snprintf(d->request->message, CROP_MESSAGE_BYTES, "%s", sentence);
+  }
+  int code = d->errors.msg_code;
+  bool memory = code == JERR_OUT_OF_MEMORY || code == JERR_NO_BACKING_STORE;
+  give_up(d, memory ? CROP_NO_MEMORY : CROP_DAMAGED);
+}
+
+/* A warning (level -1) means that libjpeg would go on with invented pixels. */
+static void on_message(j_common_ptr info, int level) {
+  if (level < 0) on_error(info);
+}
+
+static void on_output(j_common_ptr info) { (void)info; }
+
+static void on_progress(j_common_ptr info) {
+  if (((j_decompress_ptr)info)->input_scan_number > MOST_SCANS)
+    give_up(info->client_data, CROP_DAMAGED);
+}
+
+static void open_stream(decoder *d) {
+  struct jpeg_decompress_struct *info = &d->info;
+  info->err = jpeg_std_error(&d->errors);
+  d->errors.error_exit = on_error;
+  d->errors.emit_message = on_message;
+  d->errors.output_message = on_output;
+  info->client_data = d;
+  jpeg_create_decompress(info);
+  info->mem->max_memory_to_use = MOST_COEFFICIENT_BYTES;
+  d->progress.progress_monitor = on_progress;
+  info->progress = &d->progress;
+  jpeg_mem_src(info, (unsigned char *)d->request->data, d->request->data_bytes);
+  jpeg_read_header(info, TRUE);
+}
+
+/* ---- geometry ---- */
+
+static void check_size(decoder *d) {
+  const picture_request *q = d->request;
+  int64_t height = d->info.image_height, width = d->info.image_width;
+  if (q->height && (q->height != height || q->width != width))
+    give_up(d, CROP_SIZE_MISMATCH);
+  if (!is_inside(q->crop.top, q->crop.height, height) ||
+      !is_inside(q->crop.left, q->crop.width, width))
+    give_up(d, CROP_BAD_ARGUMENT);
+}
+
+/* Eighths of the resolution at which to decode; see crop_decode_image. */
+static int choose_scale(const picture_request *q) {
+  double larger = fmin(q->crop.height / q->out_height, q->crop.width / q->out_width);
+  int eighths = 8;
+  while (eighths > 1 && q->reduce_from >= 2 && larger * eighths >= 8 * q->reduce_from)
+    eighths /= 2;
+  return eighths;
+}
+
+/* Starts decoding; fills the spans of the crop in pixels of the scaled picture. */
+static void start(decoder *d, span *vertical, span *horizontal) {
+  const picture_request *q = d->request;
+  struct jpeg_decompress_struct *info = &d->info;
+  int eighths = choose_scale(q);
+  bool four = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
+  info->scale_num = eighths;
+  info->scale_denom = 8;
+  info->out_color_space = four ? JCS_CMYK : JCS_RGB;
+  /* Smoothing invents detail for unfinished progressive streams, and reads beyond cropped rows. */
+  info->do_block_smoothing = FALSE;
+  jpeg_start_decompress(info);
+  double scale = eighths / 8.0;
+  *vertical = span_of(q->crop.top * scale, q->crop.height * scale, info->output_height,
+                      q->out_height);
+  *horizontal = span_of(q->crop.left * scale, q->crop.width * scale, info->output_width,
+                        q->out_width);
+}
+
+/* Narrows decoding to the span's columns; returns the first one decoded. */
+static int crop_columns(struct jpeg_decompress_struct *info, const span *horizontal) {
+  int first = horizontal->low > MARGIN ? horizontal->low - MARGIN : 0;
+  int end = (int)info->output_width - horizontal->high > MARGIN ? horizontal->high + MARGIN
+                                                               : (int)info->output_width;
+  JDIMENSION offset = first, width = end - first;
+  if (width == info->output_width) return 0;
+  jpeg_crop_scanline(info, &offset, &width);
+  return offset;
+}
+
+/* ---- rows ---- */
+
+/* Four inks to three lights, in place, as PIL converts CMYK. Every JPEG of four components is
+ * taken to be inverted, as Adobe writes them and PIL reads them. */
+static void inks_to_rgb(uint8_t *row, int pixels) {
+  for (int i = 0; i < pixels; i++) {
+    int black = row[4 * i + 3];
+    for (int c = 0; c < 3; c++) {
+      int product = row[4 * i + c] * black + 128;
+      row[3 * i + c] = (uint8_t)((product + (product >> 8)) >> 8); /* product / 255, rounded */
+    }
+  }
+}
+
+static void decode_rows(decoder *d, const span *vertical, int first_column) {
+  struct jpeg_decompress_struct *info = &d->info;
+  resampler *r = &d->resampler;
+  int capacity = r->longest_cell + CHUNK - 1;
+  size_t stride = (size_t)info->output_width * info->output_components;
+  size_t begin = 3 * (size_t)(r->left - first_column);
+  d->ring = malloc(capacity * stride);
+  d->sources = malloc(r->longest_cell * sizeof *d->sources);
+  if (!d->ring || !d->sources) give_up(d, CROP_NO_MEMORY);
+
+  if (vertical->low > 0) jpeg_skip_scanlines(info, vertical->low);
+  int decoded = vertical->low;
+  for (int y = 0; y < vertical->outputs; y++) {
+    const cell *c = &r->rows[y];
+    while (decoded < c->first + c->count) {
+      JSAMPROW rows[CHUNK];
+      int wanted = vertical->high - decoded < CHUNK ? vertical->high - decoded : CHUNK;
+      for (int i = 0; i < wanted; i++) rows[i] = d->ring + (decoded + i) % capacity * stride;
+      int count = (int)jpeg_read_scanlines(info, rows, wanted);
+      if (count < 1) give_up(d, CROP_DAMAGED);
+      if (info->out_color_space == JCS_CMYK)
+        for (int i = 0; i < count; i++) inks_to_rgb(rows[i], (int)info->output_width);
+      decoded += count;
+    }
+    for (int i = 0; i < c->count; i++)
+      d->sources[i] = d->ring + (c->first + i) % capacity * stride + begin;
+    resampler_row(r, y, d->sources, d->request->output + (size_t)y * r->outputs * 3);
+  }
+}
+
+static void decode(decoder *d) {
+  span vertical, horizontal;
+  open_stream(d);
+  check_size(d);
+  start(d, &vertical, &horizontal);
+  int first_column = crop_columns(&d->info, &horizontal);
+  if (!resampler_init(&d->resampler, &vertical, &horizontal, d->request->flip))
+    give_up(d, CROP_NO_MEMORY);
+  decode_rows(d, &vertical, first_column);
+}
+
+int64_t decode_jpeg(const picture_request *request) {
+  decoder d;
+  memset(&d, 0, sizeof d);
+  d.request = request;
+  /* A fresh decompressor each time: one that is kept would lend its tables to a stream that
+   * lacks them, and a damaged sample's pixels would depend on the sample before. */
+  if (setjmp(d.escape) == 0) decode(&d);
+  jpeg_destroy_decompress(&d.info);
+  resampler_free(&d.resampler);
+  free(d.ring);
+  free(d.sources);
+  return d.status;
+}

@@ -1,0 +1,137 @@
+"""The commands ``data info`` and ``data verify``."""
+
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from eca_lightning.data.ffcv.format import JPEG, BetonInfo, check_beton
+from eca_lightning.data.ffcv.sidecar import checksum
+
+
+def find_betons(path: Path) -> list[Path]:
+    """The .beton files that a path stands for.
+
+    Args:
+        path: A .beton, or a folder that holds some.
+
+    Returns:
+        The file itself, or those of the folder, sorted.
+
+    Raises:
+        FileNotFoundError: The folder holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    if betons := sorted(path.glob("*.beton")):
+        return betons
+    raise FileNotFoundError(
+        f"{path} holds no .beton file; write one with 'eca-lightning data write'"
+    )
+
+
+def info(path: Path) -> None:
+    """Describe .beton files in a table, after checking that they are whole.
+
+    Args:
+        path: A .beton, or a folder that holds some.
+    """
+    betons = [check_beton(beton) for beton in find_betons(path)]
+    table = Table("", *(beton.path.name for beton in betons), title=str(betons[0].path.parent))
+    columns = [_description(beton) for beton in betons]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
+    Console().print(table)
+
+
+def _description(beton: BetonInfo) -> dict[str, str]:
+    """One column of the table of :func:`info`."""
+    sizes = dict.fromkeys(f"{height} x {width}" for height, width in beton.resolutions)
+    sidecar = beton.sidecar
+    return {
+        "samples": f"{beton.samples:,}",
+        "classes": str(beton.num_classes),
+        "stored as": ", ".join(f"{mode} {count:,}" for mode, count in beton.modes.items() if count),
+        "height x width": " to ".join(sizes),
+        "file": f"{beton.bytes / 2**20:,.1f} MiB",
+        "pages": f"{beton.page_size / 2**20:g} MiB",
+        "source": sidecar.source if sidecar else "unknown (no sidecar)",
+        "skipped": str(len(sidecar.skipped)) if sidecar else "unknown",
+    }
+
+
+def verify(path: Path, num_workers: int = 4) -> None:
+    """Read .beton files in full: checksum, counts and the decoding of every sample.
+
+    Args:
+        path: A .beton, or a folder that holds some.
+        num_workers: Threads.
+
+    Raises:
+        ValueError: A file is damaged; the message names the samples.
+    """
+    for beton in find_betons(path):
+        checked = check_beton(beton)
+        verify_beton(checked, num_workers)
+        against = "checksum too" if checked.sidecar else "no sidecar, so no checksum"
+        print(f"{beton}: all {checked.samples:,} samples are good ({against})")
+
+
+def jpeg_size(stream: NDArray[np.uint8]) -> tuple[int, int] | None:
+    """Height and width that a JPEG's header tells, in pixels; None where it cannot be read."""
+    try:
+        with Image.open(BytesIO(stream.tobytes())) as image:
+            return image.height, image.width
+    except Exception:  # Pillow raises anything from OSError to struct.error on bad bytes
+        return None
+
+
+def verify_beton(beton: BetonInfo, num_workers: int = 4) -> None:
+    """Decode every sample of a checked .beton and compare its checksum with its sidecar's.
+
+    Args:
+        beton: What :func:`~eca_lightning.data.ffcv.format.check_beton` returned.
+        num_workers: Threads.
+
+    Raises:
+        ValueError: Samples do not decode, or the checksum differs.
+    """
+    # Imported here: it needs FFCV, which the description of a file does not.
+    from eca_lightning.data.ffcv.decode_op import decodes
+
+    content = np.memmap(beton.path, np.uint8, "r")
+
+    def is_good(sample: int) -> bool:
+        image = beton.images[sample]
+        if image["mode"] != JPEG:
+            return True  # raw pixels have no structure; the checksum speaks for them
+        start, size = int(image["data_ptr"]), int(beton.sizes[sample])
+        stream = content[start : start + size]
+        recorded = int(image["height"]), int(image["width"])
+        # FFCV's decoder scales a picture of another size than recorded, and does not mind.
+        return decodes(stream, *recorded) and jpeg_size(stream) == recorded
+
+    with ThreadPoolExecutor(num_workers) as threads:
+        good = list(
+            track(
+                threads.map(is_good, range(beton.samples)),
+                total=beton.samples,
+                description=f"Verifying {beton.path.name}",
+            )
+        )
+    damaged = np.flatnonzero(~np.array(good))
+    if damaged.size:
+        listed = ", ".join(map(str, damaged[:10])) + (", ..." if damaged.size > 10 else "")
+        raise ValueError(
+            f"{beton.path}: {damaged.size} of {beton.samples} samples do not decode: {listed}"
+        )
+    if beton.sidecar is None:
+        return
+    if checksum(beton.path) != beton.sidecar.sha256:
+        raise ValueError(f"{beton.path}: its checksum is not that of its sidecar; write it again")

@@ -1,0 +1,253 @@
+"""FFCV's writer with processes that are watched.
+
+FFCV's own waits for ever when one of its processes raises or is killed, and leaves its shared
+memory behind. Here each process reports through a pipe what it cannot read, and its death ends the
+pipe.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from signal import SIG_IGN, SIGINT, SIGKILL, signal
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from eca_lightning.data.ffcv.ffcv_api import (
+    IMAGE_MODES,
+    DatasetWriter,
+    IntField,
+    MemoryAllocator,
+    RGBImageField,
+    handle_sample,
+)
+from eca_lightning.data.ffcv.format import ALLOCATION_TYPE
+from eca_lightning.data.ffcv.sidecar import Encoding
+from eca_lightning.data.transforms.crop import uniforms
+
+CHUNK = 32
+"""Samples a process takes at a time."""
+
+PAGE_SIZE = 1 << 23
+"""Bytes of a page, FFCV's default; an image must fit into one."""
+
+OnError = Literal["abort", "skip"]
+
+
+class Samples(Protocol):
+    """Labeled images by index."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def __getitem__(self, index: int, /) -> tuple[NDArray[np.uint8], int]:
+        """Pixels of shape ``(height, width, 3)`` and the label."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A sample that could not be written."""
+
+    index: int
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason if self.name in self.reason else f"{self.name}: {self.reason}"
+
+
+class GuardedWriter(DatasetWriter):
+    """Writes the bytes of a .beton, without a sidecar and under the name it is given.
+
+    Args:
+        path: The file to write.
+        encoding: How to store images.
+        num_workers: Processes.
+    """
+
+    def __init__(self, path: Path, encoding: Encoding, num_workers: int) -> None:
+        image = RGBImageField(
+            write_mode=encoding.mode,
+            max_resolution=encoding.max_resolution,
+            jpeg_quality=encoding.quality,
+        )
+        fields = {"image": image, "label": IntField()}
+        super().__init__(str(path), fields, PAGE_SIZE, max(num_workers, 1))
+        self.encoding = encoding
+
+    def write(
+        self, dataset: Samples, on_error: OnError, names: Sequence[str] | None, title: str
+    ) -> list[Rejection]:
+        """Write all samples.
+
+        Args:
+            dataset: The samples.
+            on_error: Whether to go on after a sample that cannot be read.
+            names: Name of each sample, for messages.
+            title: What the progress bar says.
+
+        Returns:
+            The samples left out, in order.
+
+        Raises:
+            ValueError: A sample cannot be read, or none can.
+            RuntimeError: A process was killed.
+        """
+        self.num_samples = len(dataset)
+        self.prepare()
+        # Compiled here once instead of in every process.
+        IMAGE_MODES["raw"]
+        # Forked, so that the data set need not be pickled and nothing is imported anew.
+        context = get_context("fork")
+        job = Job(
+            writer=self,
+            dataset=dataset,
+            names=names,
+            as_jpeg=self._proportion(),
+            allocator=MemoryAllocator(self.fname, self.data_region_start, self.page_size),
+            next_sample=context.Value("Q", 0),
+            done=context.Value("Q", 0),
+        )
+        processes: dict[Connection, ForkProcess] = {}
+        try:
+            for _ in range(self.num_workers):
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=job.run, args=(sender,))
+                processes[receiver] = process
+                process.start()
+                # With the only other end in the process, its death is the end of the pipe.
+                sender.close()
+            allocations, rejected = self._collect(job, processes, on_error, title)
+            self._complete(np.array(allocations, ALLOCATION_TYPE), rejected)
+            return rejected
+        finally:
+            for process in processes.values():
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
+            self.metadata_sm.close()
+            self.metadata_sm.unlink()
+
+    def _proportion(self) -> NDArray[np.bool_] | None:
+        """Which samples the mode ``proportion`` compresses; None in the other modes."""
+        if self.encoding.mode != "proportion":
+            return None
+        numbers = uniforms(0, 0, np.arange(self.num_samples), 1)[:, 0]
+        return numbers < self.encoding.compress_probability
+
+    def _collect(
+        self, job: "Job", processes: dict[Connection, ForkProcess], on_error: OnError, title: str
+    ) -> tuple[list[tuple[int, int, int]], list[Rejection]]:
+        """Follow the processes to their end."""
+        allocations: list[tuple[int, int, int]] = []
+        rejected: list[Rejection] = []
+        running = list(processes)
+        with tqdm(total=self.num_samples, desc=title, unit=" images") as bar:
+            while running:
+                ready = wait(running, timeout=0.1)
+                # Read without its lock, which a killed process may have taken with it.
+                bar.update(job.done.get_obj().value - bar.n)
+                for receiver in [receiver for receiver in running if receiver in ready]:
+                    try:
+                        report = receiver.recv()
+                    except (EOFError, OSError):
+                        processes[receiver].join()
+                        code = processes[receiver].exitcode
+                        raise RuntimeError(
+                            f"a process that wrote {title} died with exit code {code}"
+                            + (" (killed; too little memory?)" if code == -SIGKILL else "")
+                        ) from None
+                    if not isinstance(report, Rejection):
+                        allocations += report
+                        running.remove(receiver)
+                    elif on_error == "abort":
+                        raise ValueError(str(report))
+                    else:
+                        rejected.append(report)
+        if len(rejected) == self.num_samples:
+            raise ValueError(f"no sample of {title} can be read; the first: {rejected[0]}")
+        return allocations, sorted(rejected, key=lambda rejection: rejection.index)
+
+    def _complete(self, allocations: NDArray[np.void], rejected: list[Rejection]) -> None:
+        """Write the metadata and the allocation table, closing the gaps of rejected samples."""
+        kept = np.ones(self.num_samples, bool)
+        kept[[rejection.index for rejection in rejected]] = False
+        metadata = np.frombuffer(
+            bytes(self.metadata_sm.buf), self.metadata_type, count=self.num_samples
+        )
+        allocations["sample_id"] = (np.cumsum(kept) - 1)[allocations["sample_id"]]
+        with open(self.fname, "r+b") as file:
+            file.seek(self.metadata_start)
+            file.write(metadata[kept].tobytes())
+            file.seek(0, os.SEEK_END)
+            self.header["alloc_table_ptr"] = file.tell()
+            self.header["num_samples"] = kept.sum()
+            file.write(np.sort(allocations, order="sample_id").tobytes())
+            file.seek(0)
+            file.write(self.header.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@dataclass
+class Job:
+    """What the processes of a writer share."""
+
+    writer: GuardedWriter
+    dataset: Samples
+    names: Sequence[str] | None
+    as_jpeg: NDArray[np.bool_] | None
+    allocator: Any
+    next_sample: Any
+    done: Any
+
+    def run(self, reports: Connection) -> None:
+        """Write chunks of samples until none is left; the body of a process.
+
+        Args:
+            reports: Where each :class:`Rejection` goes, and at the end the list of allocations.
+        """
+        # Ctrl-C is the parent's to handle: it kills its processes.
+        signal(SIGINT, SIG_IGN)
+        metadata: NDArray[Any] = np.frombuffer(
+            self.writer.metadata_sm.buf, dtype=self.writer.metadata_type
+        )
+        with self.allocator:
+            while (start := self._next_chunk()) < len(self.dataset):
+                for index in range(start, min(start + CHUNK, len(self.dataset))):
+                    self._write(index, metadata, reports)
+                    with self.done.get_lock():
+                        self.done.value += 1
+        reports.send(self.allocator.allocations)
+
+    def _next_chunk(self) -> int:
+        """Take the next samples that nobody has taken."""
+        with self.next_sample.get_lock():
+            start = int(self.next_sample.value)
+            self.next_sample.value += CHUNK
+        return start
+
+    def _write(self, index: int, metadata: NDArray[Any], reports: Connection) -> None:
+        """Write one sample, or report why it cannot be written."""
+        fields = self.writer.fields
+        if self.as_jpeg is not None:
+            fields["image"].write_mode = "jpg" if self.as_jpeg[index] else "raw"
+        try:
+            handle_sample(
+                self.dataset[index], index, metadata.dtype.names, metadata, self.allocator, fields
+            )
+        except Exception as error:  # whatever it is, it is reported with the sample's name
+            allocations = self.allocator.allocations
+            while allocations and allocations[-1][0] == index:
+                allocations.pop()
+            name = self.names[index] if self.names else f"sample {index}"
+            reason = str(error) or type(error).__name__
+            if "page size" in reason:
+                reason = "it is too large for a page; lower max_resolution or use the mode 'jpg'"
+            reports.send(Rejection(index, name, reason))

@@ -1,0 +1,1 @@
+"""Crops and augmentations, each a pure function of seed, epoch and sample."""

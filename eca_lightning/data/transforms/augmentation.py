@@ -1,0 +1,189 @@
+"""What training may change in an image beyond crop and flip.
+
+An augmentation draws nothing itself: it turns the uniform numbers that :class:`~.views.View` gives
+it into steps, which `pixel_ops` carries out on the pixels of a .beton and `tensor_ops` on those of
+image files. The distributions are those of torchvision's transforms v2 of the same names, whose own
+generators depend on the workers.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eca_lightning.utils.checks import require
+
+STEP_LENGTH = 8
+"""Numbers of a step: a :class:`PixelOp` and up to seven parameters, the unused ones 0."""
+
+ATTEMPTS = 10
+"""Rectangles tried before a sample is left as it is, as in torchvision's RandomErasing."""
+
+
+class PixelOp(IntEnum):
+    """What a step does, with its parameters.
+
+    `pixel_ops` has these numbers in code that is compiled and kept: add new ones, change none.
+    The first fourteen are in the order of torchvision's policies.
+    """
+
+    IDENTITY = 0
+    SHEAR_X = 1  # pixels to the left for each pixel downwards
+    SHEAR_Y = 2  # pixels upwards for each pixel to the right
+    TRANSLATE_X = 3  # pixels to the right
+    TRANSLATE_Y = 4  # pixels downwards
+    ROTATE = 5  # degrees anticlockwise
+    BRIGHTNESS = 6  # factor
+    SATURATION = 7  # factor
+    CONTRAST = 8  # factor
+    SHARPNESS = 9  # factor
+    POSTERIZE = 10  # bits kept
+    SOLARIZE = 11  # least level that is inverted
+    AUTO_CONTRAST = 12
+    EQUALIZE = 13
+    HUE = 14  # share of the circle
+    ERASE = 15  # top, left, height, width, red, green, blue
+
+
+class Augmentation(ABC):
+    """A random change of an image as a pure function of uniform numbers.
+
+    Attributes:
+        stream: Number of the class, which keeps its random numbers apart from those of others.
+    """
+
+    stream: ClassVar[int]
+
+    @property
+    @abstractmethod
+    def draws(self) -> int:
+        """Uniform numbers that a sample needs."""
+
+    @abstractmethod
+    def steps(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+        """What to do with some samples.
+
+        Args:
+            numbers: Uniform numbers in [0, 1) of shape ``(N, draws)``.
+            height: Height of the images in pixels.
+            width: Width of the images in pixels.
+
+        Returns:
+            Steps in the order in which to carry them out, of shape ``(N, steps, STEP_LENGTH)``;
+            how many there are depends neither on the numbers nor on the size.
+        """
+
+    def _require(self, holds: bool, name: str, range_: str) -> None:
+        require(holds, f"data.augment: {type(self).__name__}.{name}", range_, getattr(self, name))
+
+
+def steps_of_one_parameter(
+    codes: NDArray[np.float64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Lay out steps whose operations and parameters have the shape ``(N, steps)``."""
+    steps = np.zeros((*codes.shape, STEP_LENGTH))
+    steps[..., 0], steps[..., 1] = codes, values
+    return steps
+
+
+@dataclass(frozen=True)
+class ColorJitter(Augmentation):
+    """Brightness, contrast, saturation and hue changed by random amounts in random order.
+
+    Args:
+        brightness: The factor is drawn from 1 - brightness (at least 0) to 1 + brightness; 0
+            leaves it out.
+        contrast: The same for contrast.
+        saturation: The same for saturation.
+        hue: The hue is turned by -hue to hue of the circle, at most 0.5; 0 leaves it out.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    stream = 1
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            self._require(getattr(self, name) >= 0, name, "at least 0")
+        self._require(self.hue <= 0.5, "hue", "at most 0.5")
+
+    @property
+    def draws(self) -> int:
+        """Four for the order and four for the amounts."""
+        return 8
+
+    def steps(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+        """See :meth:`Augmentation.steps`."""
+        strengths = np.array([self.brightness, self.contrast, self.saturation, self.hue])
+        centers = np.array([1.0, 1.0, 1.0, 0.0])
+        lows = np.where(centers > 0, (centers - strengths).clip(0), -strengths)
+        values = lows + numbers[:, 4:] * (centers + strengths - lows)
+        codes = np.array(
+            [PixelOp.BRIGHTNESS, PixelOp.CONTRAST, PixelOp.SATURATION, PixelOp.HUE], float
+        )
+        used = np.flatnonzero(strengths)
+        order = used[np.argsort(numbers[:, used], axis=1)]
+        return steps_of_one_parameter(codes[order], np.take_along_axis(values, order, axis=1))
+
+
+@dataclass(frozen=True)
+class RandomErasing(Augmentation):
+    """A random rectangle of one color (Zhong et al., arXiv 1708.04896, algorithm 1).
+
+    Args:
+        probability: Share of the samples.
+        scale: Least and greatest share of the area.
+        ratio: Least and greatest height over width.
+        fill: Red, green and blue from 0 to 255; by default ImageNet's mean, which normalization
+            turns into 0.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    stream = 4
+    probability: float = 0.5
+    scale: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+    fill: tuple[int, int, int] = (124, 116, 104)
+
+    def __post_init__(self) -> None:
+        self._require(0 <= self.probability <= 1, "probability", "from 0 to 1")
+        rising = 0 < self.scale[0] <= self.scale[1] <= 1
+        self._require(rising, "scale", "two rising shares in (0, 1]")
+        self._require(0 < self.ratio[0] <= self.ratio[1], "ratio", "two rising numbers above 0")
+        self._require(all(0 <= level <= 255 for level in self.fill), "fill", "from 0 to 255 each")
+
+    @property
+    def draws(self) -> int:
+        """Whether, where, and the area and shape of each attempt."""
+        return 3 + 2 * ATTEMPTS
+
+    def steps(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+        """See :meth:`Augmentation.steps`."""
+        low, high = self.scale
+        areas = height * width * (low + numbers[:, 3::2] * (high - low))
+        low, high = np.log(self.ratio)
+        ratios = np.exp(low + numbers[:, 4::2] * (high - low))
+        tried_heights = np.rint(np.sqrt(areas * ratios))
+        tried_widths = np.rint(np.sqrt(areas / ratios))
+        fits = (tried_heights < height) & (tried_widths < width)
+        rows, first = np.arange(len(numbers)), np.argmax(fits, axis=1)
+        heights, widths = tried_heights[rows, first], tried_widths[rows, first]
+        tops = np.floor(numbers[:, 1] * (height - heights + 1))
+        lefts = np.floor(numbers[:, 2] * (width - widths + 1))
+        steps = np.empty((len(numbers), 1, STEP_LENGTH))
+        steps[:, 0, :5] = np.stack(
+            [np.full_like(tops, PixelOp.ERASE), tops, lefts, heights, widths], 1
+        )
+        steps[:, 0, 5:] = self.fill
+        steps[~fits[rows, first] | (numbers[:, 0] >= self.probability)] = 0
+        return steps

@@ -1,0 +1,66 @@
+"""ImageNet weights for the backbone of a detector."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from eca_lightning.backbones import BackboneConfig
+from eca_lightning.weights.match import compare, is_classifier, summary, without_classifier
+from eca_lightning.weights.read import read_weights
+
+
+def load_backbone(detector: nn.Module, path: str | Path) -> str:
+    """Load the weights of a classification network into the backbone of a detector, in place.
+
+    All but the classifier has to agree in name and shape, both ways. Only the norms' counters of
+    batches, which change no output, may be on one side alone.
+
+    Args:
+        detector: What `eca_lightning.detection.networks.DetectorConfig.build` makes.
+        path: What `eca_lightning.weights.read.read_weights` takes: a checkpoint of
+            `ImageClassifier` or of the original project, or a state dict.
+
+    Returns:
+        One line that says what was loaded, for the log.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, or its weights are not those of the backbone; the
+            detector is then as it was.
+    """
+    weights = read_weights(path)
+    network: Any = detector
+    here, saved = network.backbone_config, weights.backbone
+    if saved and saved.blur_pool != here.blur_pool:
+        raise ValueError(
+            f"{path} is of a network with blur_pool: {str(saved.blur_pool).lower()}: "
+            "set the backbone's blur_pool to that, or give another file"
+        )
+    given = without_classifier(weights.tensors)
+    body = network.backbone.body
+    mismatches = compare(body.state_dict(), given)
+    if mismatches:
+        raise ValueError(
+            f"the weights of {path} are not those of the detector's backbone: "
+            f"{summary(mismatches)}. The detector has {_described(here)}, the file "
+            f"{_described(saved) if saved else _described_by_keys(given)}: "
+            "set the detector's backbone to the file's network, or give another file"
+        )
+    body.load_state_dict(given, strict=False)
+    left_out = [key for key in weights.tensors if is_classifier(key)]
+    return (
+        f"backbone: {len(given)} tensors of {path}; "
+        f"left out: {', '.join(left_out) if left_out else 'none'}"
+    )
+
+
+def _described(backbone: BackboneConfig) -> str:
+    attention, options = backbone.attention or "none", backbone.attention_options or ""
+    return f"{backbone.name} with attention {attention} {options}".rstrip()
+
+
+def _described_by_keys(keys: Iterable[str]) -> str:
+    parts = sorted({key.split(".attention.")[1] for key in keys if ".attention." in key})
+    return f"attention of {', '.join(parts)}" if parts else "no attention"

@@ -1,0 +1,153 @@
+"""What a detector finds, drawn on the images."""
+
+from itertools import chain
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from eca_lightning.detection.task import Batch, Detections, ObjectDetector
+from eca_lightning.training.callbacks.summaries import summary_writer
+
+_LEGIBLE_SIDE = 400
+"""Shorter side in pixels from which names can be written on an image."""
+_FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+_COLORS = matplotlib.color_sequences["tab10"]
+
+
+class DetectionImages(Callback):
+    """Shows on TensorBoard a few validation images with what is there and what was found.
+
+    The figure ``val/detections`` has a row an image, always the first of rank zero's: on the left
+    the ground truth, on the right the detections with their scores.
+
+    Args:
+        images: How many images to show.
+        min_score: Detections with a lower score, from 0 to 1, are not drawn.
+    """
+
+    def __init__(self, images: int = 6, min_score: float = 0.5) -> None:
+        if images < 1:
+            raise ValueError(f"DetectionImages: images must be at least 1, got {images}")
+        require_score("DetectionImages: min_score", min_score)
+        self.images = images
+        self.min_score = min_score
+        self._rows: list[tuple[Tensor, dict[str, Tensor], Detections]] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first images; the step's output has the detections on each."""
+        if not isinstance(pl_module, ObjectDetector):
+            return
+        if summary_writer(trainer) is None or not trainer.is_global_zero:
+            return
+        wanted = self.images - len(self._rows)
+        for image, target, found in list(zip(*batch, outputs["detections"], strict=True))[:wanted]:
+            self._rows.append((image.cpu(), _on_cpu(target), _on_cpu(found)))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw them."""
+        writer = summary_writer(trainer)
+        if writer is None or not self._rows:
+            return
+        names = getattr(pl_module, "class_names", None)
+        drawn = [
+            [draw_objects(image, objects, names, self.min_score) for objects in (there, found)]
+            for image, there, found in self._rows
+        ]
+        self._rows = []
+        writer.add_figure("val/detections", _side_by_side(drawn), trainer.global_step)
+
+
+def require_score(name: str, value: float) -> None:
+    """Refuse a threshold that no score can be compared with."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, got {value}")
+
+
+def draw_objects(
+    image: Tensor, objects: dict[str, Tensor], names: list[str] | None, min_score: float = 0.0
+) -> Tensor:
+    """Draw boxes, names, scores and, where there are some, masks on an image.
+
+    Args:
+        image: (3, H, W), uint8; it is left untouched.
+        objects: ``boxes`` (n, 4) XYXY in pixels and ``labels`` (n,); ``scores`` (n,) of detections,
+            ``iscrowd`` (n,) of the ground truth and ``masks`` (n, H, W) may be there. On the CPU.
+        names: Name of each label; its number if None.
+        min_score: Detections with a lower score are left out.
+
+    Returns:
+        (3, H, W), uint8; small images are enlarged by a whole number, so that names can be read.
+    """
+    if "scores" in objects:
+        kept = objects["scores"] >= min_score
+        objects = {name: values[kept] for name, values in objects.items()}
+    factor = ceil(_LEGIBLE_SIDE / min(image.shape[1:]))
+    image = _enlarged(image, factor)
+    labels = objects["labels"].tolist()
+    if not labels:
+        return image
+    colors = [_color(label) for label in labels]
+    if "masks" in objects:
+        masks = _enlarged(objects["masks"], factor).bool()
+        image = draw_segmentation_masks(image, masks, alpha=0.5, colors=colors)
+    side = min(image.shape[1:])
+    return draw_bounding_boxes(
+        image,
+        objects["boxes"].float() * factor,
+        _captions(objects, names),
+        colors,
+        width=ceil(side / 300),
+        font=str(_FONT),
+        font_size=max(12, side // 35),
+        fill_labels=True,
+    )
+
+
+def _captions(objects: dict[str, Tensor], names: list[str] | None) -> list[str]:
+    captions = [names[k] if names else str(k) for k in objects["labels"].tolist()]
+    if "scores" in objects:
+        scores = objects["scores"].tolist()
+        return [f"{name} {score:.2f}" for name, score in zip(captions, scores, strict=True)]
+    crowds = objects["iscrowd"].tolist() if "iscrowd" in objects else [0] * len(captions)
+    return [f"{name}, crowd" if c else name for name, c in zip(captions, crowds, strict=True)]
+
+
+def _color(label: int) -> tuple[int, int, int]:
+    red, green, blue = to_rgb(_COLORS[label % len(_COLORS)])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _enlarged(pixels: Tensor, factor: int) -> Tensor:
+    return pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def _side_by_side(rows: list[list[Tensor]]) -> Figure:
+    """A grid of images with a row an image."""
+    heights = [row[0].shape[1] / row[0].shape[2] for row in rows]
+    figure = Figure((9, 4.5 * sum(heights) + 0.4), dpi=100, layout="constrained")
+    grid = figure.subplots(len(rows), 2, squeeze=False, height_ratios=heights)
+    for axes, image in zip(grid.flatten(), chain.from_iterable(rows), strict=True):
+        axes.set_axis_off()
+        axes.imshow(image.permute(1, 2, 0).numpy())
+    for axes, title in zip(grid[0], ("ground truth", "detections"), strict=True):
+        axes.set_title(title)
+    return figure

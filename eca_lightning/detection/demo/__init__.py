@@ -1,0 +1,1 @@
+"""Scenes composed of Fashion-MNIST's clothes, to try detection without COCO."""

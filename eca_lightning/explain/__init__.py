@@ -1,0 +1,1 @@
+"""``eca-lightning attention``: draw what attention has learned."""

@@ -1,0 +1,173 @@
+"""The command ``attention``: what the attention of a trained classifier does to real images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningDataModule
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from eca_lightning.classification.callbacks.attention_figures import (
+    ClassSample,
+    evenly_spread,
+    figures,
+)
+from eca_lightning.classification.callbacks.attention_gates import gates_of, has_gates
+from eca_lightning.classification.import_command import load_classifier
+from eca_lightning.classification.task import ImageClassifier
+from eca_lightning.data.folder.datamodule import ImageFolderDataModule
+from eca_lightning.explain import grad_cam
+from eca_lightning.utils.atomic import unfinished
+
+_BATCH = 32
+_OVERLAYS_PER_CLASS = 2
+
+
+def attention(
+    checkpoint: Path,
+    data: Path,
+    against: Path | None = None,
+    classes: list[str] | None = None,
+    images_per_class: int = 32,
+    image_size: int | None = None,
+    output: Path = Path("runs/attention"),
+) -> None:
+    """Draw what the attention of a trained classifier does to validation images.
+
+    The output folder gets channel_weights.png, the mean gate of each channel for each class (the
+    figure of the paper's supplement); gates.png, their distribution by depth and whether they
+    depend on the image; kernels.png, ECA's weights by depth; and grad_cam.png, where the classifier
+    looks for the true class of some images. The first two are for ECA, SE and its ablations.
+
+    Args:
+        checkpoint: A classifier of any kind that import reads.
+        data: The config of a data module, such as configs/data/fashion_mnist.yaml, whose validation
+            images are taken; or a folder of class folders.
+        against: Another classifier of the same classes, such as one without attention, whose
+            Grad-CAM is drawn beside.
+        classes: Names of the classes to look at. Default: four, evenly spread over all.
+        images_per_class: How many images of each: the first ones.
+        image_size: For a folder: height and width in pixels to which images are cut out. Default:
+            224.
+        output: Folder for the figures.
+
+    Raises:
+        FileNotFoundError: If a file or folder is missing.
+        ValueError: If data and classifiers have different classes, or a name is none of them.
+    """
+    if images_per_class < 1:
+        raise ValueError(f"images_per_class must be at least 1, got {images_per_class}")
+    models = [load_classifier(path) for path in (checkpoint, against) if path is not None]
+    module = _data_module(data, image_size)
+    module.setup("validate")
+    try:
+        names = getattr(module, "class_names", None) or models[0].class_names
+        counts = [model.hparams["backbone"]["num_classes"] for model in models]
+        if len({*counts, len(names or range(counts[0]))}) > 1:
+            raise ValueError(
+                f"{data} has {len(names or [])} classes, and the classifiers have "
+                f"{', '.join(map(str, counts))}: give data and classifiers of the same classes"
+            )
+        sample = ClassSample(_labels(classes, names, counts[0]), images_per_class)
+        for images, labels in module.val_dataloader():
+            sample.add(images, labels)
+            if sample.is_complete:
+                break
+    finally:
+        module.teardown("validate")
+    if sample.is_empty:
+        raise ValueError(f"{data} has no image of the classes that are looked at: name others")
+    images, labels = sample.taken()
+    drawn: list[tuple[str, Figure]] = []
+    if has_gates(models[0].backbone):
+        gates = gates_of_classifier(models[0], images)
+        drawn += figures(models[0].backbone, gates, labels, names)
+    drawn.append(("grad_cam", _overlays(models, images, labels, names)))
+    for name, figure in drawn:
+        with unfinished(output / f"{name}.png") as part:
+            figure.savefig(part, dpi=150)
+        print(output / f"{name}.png")
+
+
+def gates_of_classifier(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
+    """The gates of each layer for some images.
+
+    Args:
+        model: The classifier.
+        images: (N, C, H, W), uint8.
+
+    Returns:
+        The name of each layer with channel gates, and its gates, (N, channels), in forward order.
+    """
+    parts = [
+        dict(gates_of(model.backbone, ((part - model.mean) / model.std).float()))
+        for part in images.split(_BATCH)
+    ]
+    return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
+
+
+def _data_module(data: Path, image_size: int | None) -> Any:
+    """The data module of a config or a folder."""
+    if data.is_dir():
+        size = image_size or 224
+        return ImageFolderDataModule(
+            val=data,
+            image_size=size,
+            resize_size=round(size * 256 / 224),
+            batch_size=_BATCH,
+            num_workers=0,
+        )
+    if not data.is_file():
+        raise FileNotFoundError(f"data: there is no config or folder {data}")
+    if image_size is not None:
+        raise ValueError(f"{data} says the size of its images: leave image_size out")
+    try:
+        content = yaml.safe_load(data.read_bytes())
+    except yaml.YAMLError:
+        content = None
+    if not isinstance(content, dict) or "class_path" not in content:
+        raise ValueError(f"{data} is no config of a data module: give one of configs/data")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    return parser.instantiate(parser.parse_object({"data": content})).data
+
+
+def _labels(classes: list[str] | None, names: Sequence[str] | None, count: int) -> list[int]:
+    """The labels of the classes to look at."""
+    if classes is None:
+        return evenly_spread(count, 4)
+    known = list(names or map(str, range(count)))
+    unknown = [name for name in classes if name not in known]
+    if unknown or not classes:
+        raise ValueError(
+            f"classes: {', '.join(unknown) or 'none given'}: name some of {', '.join(known[:20])}"
+            + (" and so on" if len(known) > 20 else "")
+        )
+    return [known.index(name) for name in classes]
+
+
+def _overlays(
+    models: Sequence[ImageClassifier],
+    images: Tensor,
+    labels: Tensor,
+    names: Sequence[str] | None,
+) -> Figure:
+    """Grad-CAM of each classifier on the first images of each class."""
+    shown = [
+        place
+        for label in labels.unique().tolist()
+        for place in (labels == label).nonzero().flatten().tolist()[:_OVERLAYS_PER_CLASS]
+    ]
+    images, labels = images[shown], labels[shown]
+    views = []
+    for model in models:
+        inputs = ((images - model.mean) / model.std).float()
+        maps, logits = grad_cam.grad_cam(model.backbone, inputs, labels)
+        saved = model.hparams["backbone"]
+        title = f"{saved['name']}, {saved['attention'] or 'no attention'}"
+        views.append(grad_cam.View(title, maps, logits.softmax(dim=1)))
+    return grad_cam.draw(images, labels, views, names)

@@ -1,0 +1,1 @@
+"""``eca-lightning models``: the networks of the paper beside ours."""

@@ -1,0 +1,109 @@
+"""What the paper's networks cost: our counts beside its figures."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from eca_lightning.attention.eca import EfficientChannelAttention
+from eca_lightning.backbones import BackboneConfig
+from eca_lightning.backbones.complexity import Complexity, complexity
+from eca_lightning.backbones.factory import stages_of_blocks
+from eca_lightning.detection.complexity import detector_complexity
+from eca_lightning.detection.networks import DetectorConfig
+from eca_lightning.paper.tables import PaperModel, Printed
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """What a network costs, beside the paper's figures.
+
+    Attributes:
+        paper: The network and its printed figures.
+        cost: Our counts; of attention alone where the printed ones are.
+        kernels: ECA's kernel sizes, one for each stage; empty for detectors and other attention.
+    """
+
+    paper: PaperModel
+    cost: Complexity
+    kernels: tuple[int, ...]
+
+    @property
+    def operations(self) -> int:
+        """That of our counts which the printed operations are compared with."""
+        return self.cost.macs if self.paper.counts_macs else self.cost.paper_flops
+
+    def record(self) -> dict[str, Any]:
+        """The row as a line of a CSV file.
+
+        M is 10^6 and G 10^9, Mi is 2^20 and Gi 2^30; differences are in percent of the printed
+        figure. ``operations`` are those of the counter behind the paper's table; ``paper_counts``
+        says what the printed operations are compared with.
+        """
+        printed = self.paper
+        return {
+            "table": printed.table,
+            "model": printed.name,
+            "kernels": " ".join(map(str, self.kernels)),
+            "parameters": self.cost.parameters,
+            "parameters_M": round(self.cost.parameters / 10**6, 6),
+            "parameters_Mi": round(self.cost.parameters / 2**20, 6),
+            **_compared("parameters", printed.parameters, self.cost.parameters),
+            "multiply_adds": self.cost.macs,
+            "multiply_adds_G": round(self.cost.macs / 10**9, 6),
+            "operations": self.cost.paper_flops,
+            "operations_G": round(self.cost.paper_flops / 10**9, 6),
+            "operations_Gi": round(self.cost.paper_flops / 2**30, 6),
+            "paper_counts": "multiply_adds" if printed.counts_macs else "operations",
+            **_compared("operations", printed.operations, self.operations),
+            "top1": printed.top1,
+            "note": printed.note,
+        }
+
+
+def _compared(name: str, printed: Printed | None, count: int) -> dict[str, Any]:
+    return {
+        f"{name}_paper": printed.text if printed else "",
+        f"{name}_paper_unit": printed.unit if printed else "",
+        f"{name}_agree": printed.agrees(count) if printed else "",
+        f"{name}_difference": round(printed.difference(count), 3) if printed else "",
+    }
+
+
+def audit(models: Iterable[PaperModel]) -> Iterator[AuditRow]:
+    """Count networks without computing or allocating anything.
+
+    Args:
+        models: The networks, as of `eca_lightning.paper.tables`.
+    """
+    counted: dict[str, Complexity] = {}  # many networks are in several tables
+
+    def cost(config: BackboneConfig | DetectorConfig) -> Complexity:
+        if str(config) not in counted:
+            counted[str(config)] = (
+                detector_complexity(config)
+                if isinstance(config, DetectorConfig)
+                else complexity(config)
+            )
+        return counted[str(config)]
+
+    for model in models:
+        total = cost(model.config)
+        if model.only_attention:
+            total = total - cost(BackboneConfig(model.config.name))
+        yield AuditRow(model, total, _kernel_sizes(model.config))
+
+
+def _kernel_sizes(config: BackboneConfig | DetectorConfig) -> tuple[int, ...]:
+    if isinstance(config, DetectorConfig) or config.attention != "eca":
+        return ()
+    with torch.device("meta"):
+        network = config.build()
+    stages = stages_of_blocks(config.name)
+    sizes = {
+        stages[name.removesuffix(".attention")]: module.kernel_size
+        for name, module in network.named_modules()
+        if isinstance(module, EfficientChannelAttention)
+    }
+    return tuple(sizes.values())

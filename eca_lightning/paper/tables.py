@@ -1,0 +1,197 @@
+"""The networks of the paper, with the figures that it prints for them."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any, Literal
+
+from eca_lightning.backbones import BackboneConfig
+from eca_lightning.detection.networks import DetectorConfig
+
+Table = Literal["table 2", "table 3", "table 5", "released", "Eq. 12", "Fig. 3", "released sizes"]
+"""Where a row is from. ``released`` are the authors' checkpoints, whose table is in their
+repository. The last three are ways to choose ECA's kernel sizes: see `kernel_choices`."""
+
+_UNITS = {"G": 2**30, "M": 2**20}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # Table 2 fixes k = 3 for ECA and ECA-NS, so that sharing the weights is the only difference.
+    "eca_k3_resnet50": {"kernel": 3},
+    "eca_ns_resnet50": {"kernel": 3},
+    # Table 3's 3.40 M need reduction 8; 16, as in the ResNets, gives 3.37 M.
+    "se_mobilenet_v2": {"reduction": 8},
+}
+_FROM_AA = (
+    "Quoted from the method's paper, in 10^6 and 10^9. Without the matrix products of its "
+    "attention, multiply-adds agree within 2%."
+)
+_FROM_GCNET = (
+    "Quoted from GCNet's paper: all parameters, not only those that learn, and another counter's "
+    "operations, 279.4 for the plain network, where table 5 has 275.58."
+)
+_NO_RULE = (
+    "No rule that we tried gives 4.7e-4 GFLOPs: multiply-adds are those of the one-dimensional "
+    "convolutions alone, and the rule of table 3 counts the pooling as well."
+)
+_NOTES: dict[tuple[Table, str], str] = {
+    ("table 3", "a2_resnet50"): (
+        "Quoted from the method's paper, in 10^6 and 10^9. With the strides in the 1 x 1 "
+        "convolutions, as ResNet had them first, multiply-adds agree within 2%."
+    ),
+    ("table 3", "gsop1_resnet50"): (
+        "Quoted from the method's paper, in 10^6 and 10^9. GSoP-Net1 has no stride in its last "
+        "stage; so, with the others in the 1 x 1 convolutions, multiply-adds agree within 2%."
+    ),
+    ("table 3", "aa_resnet50"): _FROM_AA,
+    ("table 3", "aa_resnet101"): _FROM_AA,
+    ("table 3", "gc_resnet50"): "Quoted from the method's paper: parameters in 10^6.",
+    ("table 3", "se_mobilenet_v2"): "No rule that we tried gives the last digit of 320.1M.",
+    ("released", "eca_resnet152"): "A slip, it seems: table 3 has 57.40 for the same network.",
+    ("Eq. 12", "eca_resnet50"): _NO_RULE,
+    ("Fig. 3", "eca_resnet50"): _NO_RULE,
+    ("released sizes", "eca_resnet50"): _NO_RULE,
+    ("table 5", "mask_rcnn nl_resnet50"): _FROM_GCNET,
+    ("table 5", "mask_rcnn gc_resnet50"): _FROM_GCNET,
+}
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A figure of the paper.
+
+    Attributes:
+        text: As it stands there: ``24.37``, ``3.86G``.
+        unit: What it counts in, such as 2^20.
+    """
+
+    text: str
+    unit: int
+
+    def agrees(self, count: int) -> bool:
+        """Whether a count of ours, rounded, has the same digits."""
+        digits = len(self._number.partition(".")[2])
+        return f"{count / self.unit:.{digits}f}" == self._number
+
+    def difference(self, count: int) -> float:
+        """By how much a count of ours is higher, in percent."""
+        return 100 * (count / self.unit / float(self._number) - 1)
+
+    @property
+    def _number(self) -> str:
+        return self.text.rstrip("GM")
+
+
+@dataclass(frozen=True)
+class PaperModel:
+    """A network and what the paper prints for it.
+
+    Attributes:
+        table: Where the row is from.
+        name: Method and backbone, such as eca_resnet50, after the name of a detector.
+        config: The network.
+        parameters: The printed parameters; None where there are none.
+        operations: The printed operations.
+        counts_macs: Whether these are multiply-adds, and not of the counter behind the table.
+        only_attention: Whether the figures are those of attention alone, without the network.
+        top1: The printed ImageNet top-1 accuracy, in percent; empty for detectors.
+    """
+
+    table: Table
+    name: str
+    config: BackboneConfig | DetectorConfig
+    parameters: Printed | None = None
+    operations: Printed | None = None
+    counts_macs: bool = False
+    only_attention: bool = False
+    top1: str = ""
+
+    @property
+    def note(self) -> str:
+        """Why a figure is another one than ours; empty where all agree."""
+        return _NOTES.get((self.table, self.name), "")
+
+
+def imagenet_models() -> Iterator[PaperModel]:
+    """The rows of table 3."""
+    for row in paper_rows("table3_imagenet.csv"):
+        plain = row["method"] == "resnet" or row["method"] == row["backbone"]
+        name = row["backbone"] if plain else f"{row['method']}_{row['backbone']}"
+        attention = None if plain else row["method"].replace("gsop1", "gsop")
+        backbone = BackboneConfig(row["backbone"], attention, _OPTIONS.get(name, {}))
+        macs = row["method"] in ("a2", "gsop1", "aa")
+        parameters = Printed(row["params_M"], 10**6 if macs or row["method"] == "gc" else 2**20)
+        operations = Printed(row["flops"], 10**9 if macs else _UNITS[row["flops"][-1]])
+        yield PaperModel("table 3", name, backbone, parameters, operations, macs, top1=row["top1"])
+
+
+def ablation_models() -> Iterator[PaperModel]:
+    """The variants on ResNet-50 of table 2 that are not in table 3 as well."""
+    for row in paper_rows("table2_attention_variants.csv"):
+        if row["method"] not in ("vanilla", "se"):
+            name = f"{row['method']}_resnet50"
+            attention = row["method"].removesuffix("_k3")
+            backbone = BackboneConfig("resnet50", attention, _OPTIONS.get(name, {}))
+            yield PaperModel("table 2", name, backbone, top1=row["top1"])
+
+
+def released_models() -> Iterator[PaperModel]:
+    """The checkpoints that the authors have published, with a kernel size for each stage."""
+    for row, backbone in _released():
+        parameters = Printed(row["params_M"], 2**20)
+        operations = Printed(row["flops"], _UNITS[row["flops"][-1]])
+        name, top1 = row["model"], row["top1"]
+        yield PaperModel("released", name, backbone, parameters, operations, top1=top1)
+
+
+def kernel_choices() -> Iterator[PaperModel]:
+    """What ECA adds to a network, by each way to choose its kernel sizes.
+
+    The ways are the paper's rule (Eq. 12), the code that it prints (Fig. 3) and the sizes of the
+    released checkpoints. The abstract has the figures for ResNet-50, but not the sizes.
+    """
+    abstract = {row["model"]: row for row in paper_rows("abstract.csv")}
+    for row, backbone in _released():
+        parameters = operations = None
+        if printed := abstract.get(row["model"]):
+            parameters = Printed(printed["added_parameters"], 1)
+            operations = Printed(printed["added_gflops"], 10**9)
+        rules: dict[Table, Any] = {"Eq. 12": "equation", "Fig. 3": "figure"}
+        for table, kernel in rules.items():
+            ruled = replace(backbone, attention_options={"kernel": kernel})
+            yield PaperModel(table, row["model"], ruled, parameters, operations, True, True)
+        yield PaperModel(
+            "released sizes", row["model"], backbone, parameters, operations, True, True
+        )
+
+
+def _released() -> Iterator[tuple[dict[str, str], BackboneConfig]]:
+    for row in paper_rows("released_checkpoints.csv"):
+        sizes = row["k_per_stage"]
+        # MobileNetV2's: 1 below 96 output channels, else 3.
+        kernel = [int(size) for size in sizes] if sizes.isdigit() else [1, 1, 1, 1, 3, 3, 3]
+        yield row, BackboneConfig(row["model"].removeprefix("eca_"), "eca", {"kernel": kernel})
+
+
+def detectors() -> Iterator[PaperModel]:
+    """The rows of table 5, whose units are decimal, and whose parameters are those that learn.
+
+    A backbone's batch norms learn there, though their statistics are fixed: so ``norm`` is
+    ``batch`` here.
+    """
+    for row in paper_rows("table5_detection.csv"):
+        attention = row["attention"].replace("nl1", "nl")
+        name = f"{attention}_{row['backbone']}".removeprefix("none_")
+        config = DetectorConfig(
+            row["detector"],  # type: ignore[arg-type]
+            BackboneConfig(row["backbone"], None if attention == "none" else attention),
+            norm="batch",
+            trainable_layers=5 if attention in ("nl", "gc") else 3,
+        )
+        parameters, operations = Printed(row["params_M"], 10**6), Printed(row["gflops"], 10**9)
+        yield PaperModel("table 5", f"{row['detector']} {name}", config, parameters, operations)
+
+
+def paper_rows(name: str) -> Iterator[dict[str, str]]:
+    """Read the rows of one of the CSV files beside this one."""
+    with (files("eca_lightning.paper") / name).open() as file:
+        yield from csv.DictReader(file)

@@ -1,0 +1,105 @@
+"""What the Hugging Face Hub shows of a model: its card, README.md."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_SHOWN_CLASSES = 5
+
+_CARD = """\
+---
+{metadata}
+---
+
+# {name}
+
+A {what} of the package `eca_lightning`.
+
+```python
+from eca_lightning import {task}
+
+model = {task}.from_pretrained("OWNER/{name}")  # the name of this repository
+```
+
+Images are uint8; the model normalizes them itself.
+
+| | |
+| --- | --- |
+{rows}
+"""
+
+_ECA = """
+Its attention is that of [ECA-Net: Efficient Channel Attention for Deep Convolutional Neural
+Networks](https://arxiv.org/abs/1910.03151), CVPR 2020.
+"""
+
+
+def model_card(task: Any, metadata: Mapping[str, Any]) -> Any:
+    """Write the card of a task from its config and the scores that it knows.
+
+    Args:
+        task: An `ImageClassifier` or an `ObjectDetector`.
+        metadata: Fields of the card's metadata, see `huggingface_hub.ModelCardData`. The scores are
+            added to them if ``datasets`` is among them: the Hub has no scores without a data set.
+
+    Returns:
+        A `huggingface_hub.ModelCard`.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    config = task.pretrained_config()
+    detector = config.get("detector")
+    backbone = detector["backbone"] if detector else config["backbone"]
+    attention = None if backbone["attention"] == "none" else backbone["attention"]
+    parts = [detector["name"] if detector else None, attention, backbone["name"]]
+    name = "_".join(filter(None, parts))
+    data = ModelCardData(**{"model_name": name, **metadata})
+    data.tags = [*(data.tags or []), *filter(None, parts)]
+    if data.datasets and config["scores"]:
+        data.eval_results = _results(data, config["scores"])
+    rows = {
+        "parameters": f"{sum(p.numel() for p in task.parameters()):,}",
+        "backbone": backbone["name"],
+        "attention": _with_options(attention, backbone["attention_options"]),
+        "classes": _classes((detector or backbone)["num_classes"], config["class_names"] or []),
+        **{score: f"{value:.4f}" for score, value in config["scores"].items()},
+    }
+    text = _CARD.format(
+        metadata=data.to_yaml(),
+        name=name,
+        what="detector" if detector else "classifier",
+        task=type(task).__name__,
+        rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
+    )
+    return ModelCard(text + _ECA * (attention == "eca"))
+
+
+def _with_options(attention: str | None, options: Mapping[str, Any]) -> str:
+    listed = ", ".join(f"{key} {value}" for key, value in options.items())
+    return (attention or "none") + (f" ({listed})" if listed else "")
+
+
+def _classes(count: int, names: Sequence[str]) -> str:
+    shown = [*names[:_SHOWN_CLASSES], *["..."] * (len(names) > _SHOWN_CLASSES)]
+    return f"{count}" + (f": {', '.join(shown)}" if shown else "")
+
+
+def _results(data: Any, scores: Mapping[str, float]) -> list[Any]:
+    """The scores as the Hub lists them."""
+    from huggingface_hub import EvalResult
+
+    dataset = data.datasets if isinstance(data.datasets, str) else data.datasets[0]
+    results = []
+    for score, value in scores.items():
+        split, _, metric = score.partition("/")
+        results.append(
+            EvalResult(
+                task_type=data.pipeline_tag,
+                dataset_type=dataset,
+                dataset_name=dataset,
+                dataset_split={"val": "validation"}.get(split, split),
+                metric_type="accuracy" if metric in ("top1", "top5") else metric,
+                metric_name=metric,
+                metric_value=round(value, 4),
+            )
+        )
+    return results

@@ -1,0 +1,1 @@
+"""Weights of others: read, matched by name and shape, and their network inferred."""

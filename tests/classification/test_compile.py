@@ -1,0 +1,68 @@
+"""The compiled backbone: when it is compiled, and what memory format its blocks see."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+from eca_lightning import ImageClassifier
+from eca_lightning.backbones import BackboneConfig
+from eca_lightning.backbones.blocks import AttentionBlock
+
+
+@pytest.fixture
+def counter(monkeypatch):
+    """Counts compilations, and spares the tests Inductor's."""
+    counter = CompileCounter()
+    monkeypatch.setattr(nn.Module, "compile", partial_method(backend=counter))
+    torch.compiler.reset()
+    yield counter
+    torch.compiler.reset()
+
+
+def partial_method(**options):
+    original = nn.Module.compile
+    return lambda self, **others: original(self, **others, **options)
+
+
+@pytest.mark.parametrize("attention", ["none", "eca", "cbam"])
+def test_sizes_that_come_again_are_not_compiled_again(counter, attention):
+    model = ImageClassifier(BackboneConfig("resnet20", attention, num_classes=3), compile=True)
+    train = partial(run, model.train())
+    sizes = (32, 32, 48, 48, 64, 64)
+    for size in sizes:
+        train(size)
+    graphs = counter.frame_count
+    assert graphs == len(set(sizes))  # one graph a size, without a break
+    for size in sizes:
+        train(size)
+    assert counter.frame_count == graphs
+
+
+def run(model, size):
+    model(torch.zeros(4, 3, size, size, dtype=torch.uint8)).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20", "mobilenet_v2"])
+@pytest.mark.parametrize("attention", ["none", "eca", "eca_ns", "se", "cbam", "gc", "a2", "gsop"])
+@pytest.mark.parametrize("train", [True, False])
+def test_channels_last_is_kept_through_every_block(name, attention, train):
+    torch.manual_seed(0)
+    model = ImageClassifier(BackboneConfig(name, attention, num_classes=3)).train(train)
+    lost = []
+
+    def check(path, module, inputs, output):
+        is_wide = min(output.shape[1:]) > 1  # of one position, all formats are one
+        if is_wide and not output.is_contiguous(memory_format=torch.channels_last):
+            lost.append(path)
+
+    # Norms and gates are left alone: a fused tail would call them one by one for their hooks.
+    for path, module in model.backbone.named_modules():
+        if isinstance(module, nn.Conv2d | AttentionBlock):
+            module.register_forward_hook(partial(check, path))
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    with torch.set_grad_enabled(train):
+        model(images)
+    assert not lost

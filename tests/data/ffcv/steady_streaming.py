@@ -1,0 +1,43 @@
+"""Twenty epochs in one process, every other one ended early.
+
+    python tests/data/steady_streaming.py FILE.beton WORKERS OS_CACHE
+
+prints, after each epoch, Python's threads, the system's, open files and bytes of anonymous memory:
+the pages of a mapped file count as resident for as long as the system cares to cache them.
+"""
+
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+
+from eca_lightning.data.ffcv.format import check_beton
+from eca_lightning.data.ffcv.loader import BetonLoader
+from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.data.transforms.crop import View
+
+EPOCHS = 20
+
+
+def main(beton, num_workers, os_cache):
+    """Read the file again and again with one loader."""
+    loader = BetonLoader(
+        check_beton(beton),
+        View("random_resized_crop", 128, 128, flip=True),
+        BatchOrder(101, 32, train=True, shuffle=True),
+        num_workers=num_workers,
+        os_cache=os_cache,
+    )
+    for epoch in range(EPOCHS):
+        for number, _ in enumerate(loader):
+            if epoch % 2 and number == 1:
+                break
+        status = Path("/proc/self/status").read_text()
+        anonymous = int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) << 10
+        threads, files = (len(os.listdir(f"/proc/self/{of}")) for of in ("task", "fd"))
+        print(threading.active_count(), threads, files, anonymous, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True")

@@ -1,0 +1,69 @@
+"""Damaged data of every kind end in an error that names them, or do no harm."""
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from eca_lightning import ImageFolderDataModule
+
+
+@pytest.fixture(scope="module")
+def mixed_beton(_ffcv, tmp_path_factory, image_folder):
+    """The image folder, half as JPEGs and half as raw pixels."""
+    from eca_lightning.data.datasets.image_folder import write_image_folder
+
+    path = tmp_path_factory.mktemp("mixed") / "mixed.beton"
+    write_image_folder(image_folder, path, mode="proportion")
+    return path
+
+
+@pytest.mark.parametrize(("decoder", "count"), [("crop", 240), ("ffcv", 120)])
+def test_no_damaged_beton_hangs_or_kills(mixed_beton, tmp_path, decoder, count):
+    program = [sys.executable, str(Path(__file__).with_name("fuzz_betons.py"))]
+    done = subprocess.run(
+        [*program, str(mixed_beton), str(tmp_path), str(count), "0", decoder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = Counter(tuple(line.split()) for line in done.stdout.splitlines())
+    assert seen.total() == count
+    each = count // 6
+    assert seen["end", "refused"] == each
+    for place in ("header", "metadata", "allocation"):
+        assert seen[place, "refused"] > each // 2
+    for place in ("fields", "metadata", "picture"):
+        assert seen[place, "read"] > 0
+    assert seen["picture", "refused"] > each // 4
+
+
+def claim_to_be_huge(content):
+    """A JPEG whose header tells 65,500 x 65,500 pixels."""
+    sides = content.index(b"\xff\xc0") + 5
+    return content[:sides] + b"\xff\xdc\xff\xdc" + content[sides + 4 :]
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut off": lambda content: content[: len(content) // 2],
+    "another format": lambda content: b"GIF89a" + content,
+    "no tables": lambda content: content.replace(b"\xff\xdb", b"\xff\xef"),
+    "never written": lambda content: bytes(len(content)),
+    "a bomb": claim_to_be_huge,
+    "text": lambda content: b"<html>404 Not Found</html>",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_image_file_is_named(image_folder, tmp_path, damage):
+    source = shutil.copytree(image_folder, tmp_path / "source")
+    path = source / "bus" / "3.jpg"
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    data = ImageFolderDataModule(train=source, batch_size=21, image_size=16, num_workers=0)
+    with pytest.raises(ValueError, match=r"cannot read the image .*bus/3\.jpg"):
+        list(data.train_dataloader())

@@ -1,0 +1,301 @@
+"""The loader around FFCV: exact pixels and order, and none of FFCV's hangs."""
+
+import gc
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("ffcv")
+
+from eca_lightning.data.ffcv import crop_decode
+from eca_lightning.data.ffcv.format import check_beton
+from eca_lightning.data.ffcv.loader import BetonLoader
+from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.data.transforms.crop import View
+
+FULL = View("full", 20, 24)
+TRAIN = View("random_resized_crop", 16, 16, scale=(0.3, 1.0), flip=True, seed=4)
+
+
+@pytest.fixture(scope="module")
+def raw(raw_beton):
+    return check_beton(raw_beton)
+
+
+@pytest.fixture(scope="module")
+def sequential(raw):
+    """All images as stored, in order."""
+    return BetonLoader(raw, FULL, BatchOrder(101, 8), num_workers=2)
+
+
+@pytest.fixture(scope="module")
+def training(raw):
+    """Random crops in random order."""
+    return BetonLoader(raw, TRAIN, BatchOrder(101, 8, train=True, shuffle=True), num_workers=2)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left():
+    before = threading.active_count()
+    yield
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def epoch(loader, number=0):
+    loader.set_epoch(number)
+    return list(loader)
+
+
+def equal(batches, others):
+    return len(batches) == len(others) and all(
+        torch.equal(images, other_images) and torch.equal(labels, other_labels)
+        for (images, labels), (other_images, other_labels) in zip(batches, others, strict=True)
+    )
+
+
+def test_raw_pixels_are_exact_and_kept_batches_are_not_overwritten(sequential, arrays):
+    images, labels = zip(*epoch(sequential), strict=True)
+    assert [len(batch) for batch in images] == [8] * 13
+    assert torch.cat(labels).tolist() == [*arrays.labels, -1, -1, -1]
+    expected = torch.from_numpy(arrays.images).permute(0, 3, 1, 2)
+    assert torch.equal(torch.cat(images)[:101], expected)
+
+
+def test_torch_keeps_its_threads(sequential):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for _ in sequential:
+                assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_order_and_pixels_depend_on_seed_and_epoch(training):
+    first, again, other = epoch(training, 3), epoch(training, 3), epoch(training, 4)
+    assert equal(first, again)
+    assert not equal(first, other)
+    view = training.view
+    try:
+        training.view = replace(view, seed=5)
+        assert not equal(first, epoch(training, 3))
+    finally:
+        training.view = view
+    labels = [batch[1].tolist() for batch in first]
+    assert labels == [(indices % 4).tolist() for indices in training.order.batches(3)]
+
+
+def test_pixels_do_not_depend_on_threads_batch_size_or_ranks(training, raw):
+    def samples(loader):
+        return {
+            index: image
+            for number, (images, _) in enumerate(epoch(loader, 2))
+            for index, image in zip(loader.batch_indices(number).tolist(), images, strict=True)
+        }
+
+    expected = samples(training)
+    for rank in range(2):
+        order = BatchOrder(101, 5, rank, 2, train=True, shuffle=True)
+        for index, image in samples(BetonLoader(raw, TRAIN, order, num_workers=1)).items():
+            if index in expected:
+                assert torch.equal(image, expected[index])
+
+
+def test_crops_and_flips_are_those_of_the_view(training, raw, arrays):
+    """Each output is the area average of its box, here computed in float64."""
+    for number, (images, _) in enumerate(epoch(training, 1)):
+        indices = training.batch_indices(number)
+        crops = TRAIN.crops(indices, [20] * 8, [24] * 8, 1)
+        for image, index, (top, left, height, width, flip) in zip(
+            images, indices, crops, strict=True
+        ):
+            if height < 16 or width < 16:
+                continue  # enlarged: bilinear
+            box = arrays.images[index, top : top + height, left : left + width].astype(float)
+            rows, columns = area_weights(height), area_weights(width)
+            expected = np.einsum("yh,hwc,xw->cyx", rows, box, columns)
+            expected = expected[:, :, ::-1] if flip else expected
+            assert abs(image.numpy() - expected).max() <= 1
+
+
+def area_weights(length, size=16):
+    """The matrix that averages ``length`` pixels to ``size`` by area."""
+    edges = np.arange(size + 1) * length / size
+    overlap = np.minimum(edges[1:, None], np.arange(1, length + 1)) - np.maximum(
+        edges[:-1, None], np.arange(length)
+    )
+    return overlap.clip(0) * size / length
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_evaluation_on_ranks_pads_with_label_minus_one(sequential, raw, arrays, world_size):
+    labels = []
+    for rank in range(world_size):
+        loader = BetonLoader(raw, FULL, BatchOrder(101, 20, rank, world_size), num_workers=1)
+        for number, (images, batch) in enumerate(loader):
+            assert torch.equal(batch == -1, torch.from_numpy(loader.batch_indices(number)) == -1)
+            counted = images[batch != -1]
+            first_pixels = counted[:, 0, 0, 0].tolist()
+            assert first_pixels == [i for i in loader.batch_indices(number).tolist() if i >= 0]
+            labels += batch.tolist()
+    assert sorted(label for label in labels if label >= 0) == sorted(arrays.labels)
+    assert labels.count(-1) == -101 % (20 * world_size)
+
+
+@pytest.mark.parametrize("done", [1, 6, 11])
+def test_resumes_exactly_with_batches_prefetched(training, raw, done):
+    expected = epoch(training, 5)
+    training.set_epoch(5)
+    iterator = iter(training)
+    for _ in range(done):
+        next(iterator)
+    state = training.state_dict()
+    iterator.close()
+    resumed = BetonLoader(raw, TRAIN, training.order, num_workers=1)
+    resumed.load_state_dict(state)
+    assert equal(list(resumed), expected[done:])
+    training.set_epoch(6)
+    assert equal(list(resumed), list(training))
+
+
+def test_pages_read_ahead_and_a_quasi_random_order_give_the_same_pixels(training, raw):
+    order = replace(training.order, pages=raw.pages)
+    loader = BetonLoader(raw, TRAIN, order, num_workers=1, os_cache=False)
+    pixels = {}
+    for number, (images, _) in enumerate(epoch(training, 1)):
+        pixels.update(zip(training.batch_indices(number).tolist(), images, strict=True))
+    common = 0
+    for number, (images, labels) in enumerate(epoch(loader, 1)):
+        indices = loader.batch_indices(number)
+        assert labels.tolist() == (indices % 4).tolist()
+        for index, image in zip(indices.tolist(), images, strict=True):
+            if index in pixels:
+                common += 1
+                assert torch.equal(image, pixels[index])
+    assert common > 80
+    next(iter(loader))  # and an early end closes the readers too
+
+
+def test_another_image_size_needs_no_new_compilation(training):
+    epoch(training)
+    view = training.view
+    try:
+        training.view = replace(view, height=12, width=12)
+        start = time.perf_counter()
+        assert next(iter(training))[0].shape == (8, 3, 12, 12)
+        assert time.perf_counter() - start < 1
+    finally:
+        training.view = view
+
+
+def test_both_decoders_give_nearly_the_same_pixels(photo_beton):
+    """OpenCV's decoder upsamples color more crudely; the crop decoder's test compares with PIL."""
+    info = check_beton(photo_beton)
+    view = View("random_resized_crop", 64, 64, flip=True, seed=1)
+    order = BatchOrder(info.samples, info.samples)
+    crop, ffcv = (
+        next(iter(BetonLoader(info, view, order, decoder=decoder)))[0].float()
+        for decoder in ("crop", "ffcv")
+    )
+    assert not torch.equal(crop, ffcv)
+    assert (crop - ffcv).abs().mean() < 2.5
+
+
+def test_where_the_crop_decoder_was_not_built_ffcvs_is_used(training, raw, monkeypatch):
+    monkeypatch.setattr(crop_decode, "available", lambda: False)
+    monkeypatch.setattr(crop_decode, "unavailable_reason", lambda: "install it")
+    with pytest.warns(UserWarning, match="Decoding with FFCV, which is slower: install it"):
+        loader = BetonLoader(raw, TRAIN, training.order)
+    assert equal(epoch(loader), epoch(BetonLoader(raw, TRAIN, training.order, decoder="ffcv")))
+
+
+def test_threads_end_with_each_epoch_and_each_break(training):
+    before = threading.active_count()
+    for _ in range(3):
+        for _ in training:
+            break
+        assert threading.active_count() == before
+        list(training)
+        assert threading.active_count() == before
+    iterator = iter(training)
+    next(iterator)
+    assert threading.active_count() == before + 1
+    training.close()
+    assert threading.active_count() == before
+
+
+def test_an_interpreter_that_ends_amid_epochs_ends_in_peace(raw_beton):
+    program = f"""
+from pathlib import Path
+from eca_lightning.data.ffcv.format import check_beton
+from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.data.ffcv.loader import BetonLoader
+from eca_lightning.data.transforms.crop import View
+info = check_beton(Path({str(raw_beton)!r}))
+loaders = [
+    BetonLoader(info, View("full", 20, 24), BatchOrder(101, 8), os_cache=cached)
+    for cached in (True, False)
+]
+epochs = [iter(loader) for loader in loaders]
+batches = [next(epoch) for epoch in epochs]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_jpeg_is_named(photo_beton, tmp_path):
+    path = shutil.copy(photo_beton, tmp_path / "damaged.beton")
+    info = check_beton(path)
+    with path.open("r+b") as file:
+        file.seek(int(info.images["data_ptr"][13]) + int(info.sizes[13]) // 2)
+        file.write(b"\xff\xd9" * 20)
+    view = View("center_crop", 32, 32, resize_size=36)
+    loader = BetonLoader(info, view, BatchOrder(21, 4), num_workers=2)
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    with pytest.raises(ValueError, match=r"damaged\.beton: the JPEG data of sample 13 are damaged"):
+        next(batches)
+
+
+@dataclass(frozen=True)
+class FaultyView(View):
+    """A view that fails, or takes long, at some epochs."""
+
+    def crops(self, samples, heights, widths, epoch):
+        if epoch == 1:
+            raise ZeroDivisionError("a bug in the thread")
+        if epoch == 2:
+            time.sleep(2.5)
+        return super().crops(samples, heights, widths, epoch)
+
+
+def test_an_exception_and_a_stall_reach_the_consumer(raw):
+    view = FaultyView("full", 20, 24)
+    loader = BetonLoader(raw, view, BatchOrder(101, 50), num_workers=1)
+    assert len(epoch(loader, 0)) == 3
+    with pytest.raises(ZeroDivisionError, match="a bug in the thread"):
+        epoch(loader, 1)
+    loader.timeout = 1.0
+    with pytest.raises(TimeoutError, match=r"raw\.beton: no batch for 1 s"):
+        epoch(loader, 2)
+    loader.timeout = 60.0
+    assert len(epoch(loader, 3)) == 3
+
+
+def test_the_order_must_be_of_this_file(raw):
+    with pytest.raises(ValueError, match="holds 101 samples, not 100"):
+        BetonLoader(raw, FULL, BatchOrder(100, 8))

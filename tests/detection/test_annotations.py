@@ -1,0 +1,236 @@
+"""Annotation files: pycocotools reads the same, and what is wrong is named."""
+
+import sys
+from copy import deepcopy
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pycocotools")
+
+from pycocotools.coco import COCO
+from tiny_coco import make_coco, write_json
+
+from eca_lightning.detection.coco_json import read_annotations, require_images
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("coco") / "images"
+
+
+@pytest.fixture(scope="module")
+def content(folder):
+    return make_coco(folder)
+
+
+@pytest.fixture
+def read(content, tmp_path):
+    """Read the annotations after something was done to them."""
+
+    def read(change=lambda content: None, masks=False):
+        changed = deepcopy(content)
+        change(changed)
+        return read_annotations(write_json(tmp_path / "a.json", changed), masks, "data.val")
+
+    return read
+
+
+def rows(known, index):
+    return slice(known.first[index], known.first[index + 1])
+
+
+def test_agrees_with_pycocotools(read):
+    known = read(masks=True)
+    peer = COCO(str(known.path))
+    assert known.category_ids == sorted(peer.cats) == [3, 17, 90]
+    assert known.class_names == ["car", "cat", "brush"]
+    assert known.image_ids.tolist() == sorted(peer.imgs)
+    for index, id_ in enumerate(known.image_ids.tolist()):
+        image, expected = peer.imgs[id_], peer.loadAnns(peer.getAnnIds(id_))
+        assert known.file_names[index] == image["file_name"]
+        assert known.sizes[index].tolist() == [image["height"], image["width"]]
+        here = rows(known, index)
+        assert known.boxes[here].tolist() == [
+            [x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in expected)
+        ]
+        labels = [known.category_ids[label] for label in known.labels[here]]
+        assert labels == [a["category_id"] for a in expected]
+        assert known.areas[here].tolist() == [a["area"] for a in expected]
+        assert known.crowds[here].tolist() == [a["iscrowd"] for a in expected]
+        masks = known.masks(index)
+        assert (masks.dtype, masks.shape) == (np.uint8, (len(expected), *known.sizes[index]))
+        for mask, annotation in zip(masks, expected, strict=True):
+            assert np.array_equal(mask, peer.annToMask(annotation))
+    assert known.first[-1] == len(peer.anns) == len(known.boxes)
+
+
+def test_training_leaves_out_what_teaches_nothing(read, content):
+    def reach_out(changed):
+        for annotation in changed["annotations"]:
+            if annotation["bbox"][0] == 1:
+                annotation["bbox"][0] = -0.75
+
+    known = read(reach_out, masks=True)
+    assert (known.boxes[:, 0] == -0.75).any()
+    usable = known.for_training()
+    expected = {}
+    for annotation in content["annotations"]:
+        if not annotation["iscrowd"] and annotation["bbox"][3] > 0:
+            expected.setdefault(annotation["image_id"], []).append(annotation)
+    assert 0 < len(expected) < len(known)
+    assert usable.image_ids.tolist() == sorted(expected)
+    for index, id_ in enumerate(usable.image_ids.tolist()):
+        here = rows(usable, index)
+        assert usable.areas[here].tolist() == [a["area"] for a in expected[id_]]
+        assert not usable.crowds[here].any()
+        assert (usable.boxes[here][:, :2] >= 0).all()
+        whole = known.image_ids.tolist().index(id_)
+        assert usable.file_names[index] == known.file_names[whole]
+        # Those of a mixed image, too: it is the masks of the kept annotations that are read.
+        assert usable.masks(index).sum((1, 2)).tolist() == usable.areas[here].tolist()
+
+
+@pytest.mark.parametrize(
+    ("size", "area", "kept"), [((0.5, 9), 4, 0), ((9, 0.5), 4, 0), ((9, 9), 0, 0), ((1, 1), 1, 1)]
+)
+def test_boxes_below_a_pixel_are_degenerate(read, size, area, kept):
+    def change(changed):
+        first = changed["annotations"][0]
+        first.update(bbox=[3, 3, *size], area=area, iscrowd=0)
+        whole = {**first, "id": 1, "bbox": [1, 1, 9, 9], "area": 81}
+        changed["annotations"] = [first, whole]
+
+    assert len(read(change).for_training().boxes) == 1 + kept
+
+
+def test_an_image_may_be_left_without_a_box_by_clipping(read):
+    def change(changed):
+        first = changed["annotations"][0]
+        first.update(bbox=[-1, 3, 1.5, 9], area=9, iscrowd=0)
+        changed["annotations"] = [first]
+
+    with pytest.raises(ValueError, match=r"a\.json: no image has a box to learn from"):
+        read(change).for_training()
+
+
+def test_images_alone_can_be_evaluated(read):
+    known = read(lambda changed: changed.update(annotations=[]), masks=True)
+    assert len(known) == 22
+    assert known.masks(3).shape == (0, *known.sizes[3])
+
+
+def setting(section, **values):
+    """Change the first entry of a list."""
+    return lambda changed: changed[section][0].update(values)
+
+
+def without(section, key):
+    return lambda changed: changed[section][0].pop(key)
+
+
+def doubled(section):
+    return lambda changed: changed[section].append(dict(changed[section][0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("images"), "no list 'images', so it is no COCO annotation file"),
+        (lambda c: c.update(annotations={}), "no list 'annotations'"),
+        (lambda c: c.update(categories=[4]), "no list 'categories'"),
+        (lambda c: c.update(images=[]), "no images or no categories"),
+        (without("images", "id"), "an entry of its image list has the id None"),
+        (setting("annotations", id="7"), "annotation list has the id '7', not a whole number"),
+        (without("images", "file_name"), "image 5 has no 'file_name'"),
+        (setting("images", width="9"), "image 5 has width '9'"),
+        (setting("images", height=0), "image 5 has a height or width below 1"),
+        (without("categories", "name"), "category 90 has no 'name'"),
+        (doubled("images"), "the image id 5 is there twice"),
+        (doubled("categories"), "the category id 90 is there twice"),
+        (doubled("annotations"), r"the annotation id \d+ is there twice"),
+        (setting("annotations", id=4, category_id=4), "annotation 4 is of the unknown category 4"),
+        (setting("annotations", id=4, image_id=1), "annotation 4 is of the unknown image 1"),
+        (without("annotations", "image_id"), r"annotation \d+ has no 'image_id'"),
+        (without("annotations", "area"), r"annotation \d+ has no 'area'"),
+        (setting("annotations", id=4, bbox=[1, 2, 3]), r"4 has the bbox \[1, 2, 3\], not four"),
+        (setting("annotations", id=4, bbox=[1, 2, 3, "4"]), "4 has the bbox .*, not four numbers"),
+        (setting("annotations", id=4, bbox=[1, 2, 3, float("nan")]), "4 has the bbox .* not four"),
+        (setting("annotations", id=4, bbox=[1, 2, -3, 4]), "4 has the box .* does not lie in"),
+        (setting("annotations", id=4, bbox=[-2, 2, 9, 9]), "4 has the box .* does not lie in"),
+        (setting("annotations", id=4, bbox=[2, 2, 90, 9]), r"not lie in its image \d+ of \d+ x"),
+        (setting("annotations", id=4, bbox=[2, 2, 9, 90]), "4 has the box .* does not lie in"),
+    ],
+)
+def test_what_is_wrong_is_named(read, change, message):
+    with pytest.raises(ValueError, match=rf"^data\.val: .*a\.json: .*{message}"):
+        read(change)
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        None,
+        [],
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        {"size": [1, 1], "counts": "0"},
+        {"counts": [1]},
+    ],
+)
+def test_masks_need_segmentations(read, outline):
+    change = setting("annotations", id=4, segmentation=outline)
+    read(change)
+    with pytest.raises(ValueError, match=r"a\.json: annotation 4 has no usable segmentation"):
+        read(change, masks=True)
+
+
+@pytest.mark.parametrize("counts", [[50, 1 << 20], [-5, 105], ["a"], "@@@@@@@@@@@@"])
+def test_a_mask_that_cannot_be_drawn_is_named(read, counts):
+    def change(changed):
+        changed["annotations"] = [{**changed["annotations"][0], "image_id": 5}]
+        size = [changed["images"][0][side] for side in ("height", "width")]
+        changed["annotations"][0]["segmentation"] = {"size": size, "counts": counts}
+
+    known = read(change, masks=True)
+    with pytest.raises(ValueError, match=r"a\.json: a mask of image 5 cannot be drawn"):
+        known.masks(0)
+
+
+def test_polygons_without_area_are_left_out_of_a_mask(read):
+    outline = [[1, 1, 1, 1], [2, 3, 8, 3, 8, 9, 2, 9]]
+    known = read(setting("annotations", id=4, segmentation=outline), masks=True)
+    areas = [m.sum() for index in range(len(known)) for m in known.masks(index)]
+    assert 36 in areas
+
+
+def test_masks_need_pycocotools(read, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    read()
+    with pytest.raises(ImportError, match=r"pip install 'eca-lightning\[detection\]'"):
+        read(masks=True)
+
+
+@pytest.mark.parametrize("text", [b"", b"<html>", b'{"images": [', b"\xff\xfe\x00"])
+def test_a_file_that_is_no_json_is_named(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=r"^data\.val: .*a\.json: it is no JSON file"):
+        read_annotations(path, name="data.val")
+    with pytest.raises(FileNotFoundError, match=r"^data\.val: .*gone\.json does not exist$"):
+        read_annotations(tmp_path / "gone.json", name="data.val")
+
+
+def test_images_must_be_there(read, folder, tmp_path):
+    known = read()
+    require_images(known, folder)
+    message = r"val: .*extra/00005.png, image 5 of .*a\.json, is not there$"
+    with pytest.raises(FileNotFoundError, match=message):
+        require_images(read(setting("images", file_name="extra/00005.png")), folder, "val")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="nor are 21 others"):
+        require_images(known, tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match=r"val: .*gone does not exist"):
+        require_images(known, tmp_path / "gone", "val")
+    with pytest.raises(NotADirectoryError, match=r"a\.json is a file"):
+        require_images(known, known.path)

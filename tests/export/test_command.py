@@ -1,0 +1,287 @@
+"""Exported files beside the networks that they were made of, as other programs would run them."""
+
+import json
+import re
+import sys
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from safetensors.torch import load_file
+from tiny_scenes import MANY_RCNN, MANY_RETINANET, SMALL_RETINANET, TinyScenes, tiny_detector
+from torch import nn
+
+from eca_lightning import ImageClassifier, ObjectDetector, create_backbone
+from eca_lightning.backbones import BackboneConfig
+from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD
+from eca_lightning.cli import main
+from eca_lightning.export import command, formats
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+SHAPES = [(1, 40, 56), (7, 64, 48)]
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+def checkpoint(path, model):
+    """What a run writes; the norms have scales, shifts and statistics of their own."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.0, generator=generator)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.uniform_(-0.2, 0.2, generator=generator)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(path, weights_only=True)
+    return path, model.eval()
+
+
+def classifier(folder, name="resnet20", attention="eca", **options):
+    torch.manual_seed(0)
+    config = BackboneConfig(name, attention, num_classes=3, **options)
+    model = ImageClassifier(config, mean=MEAN, std=STD)
+    model.class_names = ["cat", "dog", "emu"]
+    return checkpoint(folder / "model.ckpt", model)
+
+
+@pytest.fixture(scope="module")
+def eca(tmp_path_factory):
+    return classifier(tmp_path_factory.mktemp("eca"))
+
+
+def pictures(n, height, width):
+    generator = torch.Generator().manual_seed(n)
+    return torch.randint(256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def normalized(images):
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+    return (images / 255 - mean) / std
+
+
+def session(path):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def run(path, images):
+    """The outputs by their names."""
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()(images)
+    loaded = session(path)
+    names = [output.name for output in loaded.get_outputs()]
+    outputs = loaded.run(None, {"images": images.numpy()})
+    return {name: torch.from_numpy(o) for name, o in zip(names, outputs, strict=True)}
+
+
+def export(*arguments):
+    main(["export", *map(str, arguments)])
+
+
+def fails(capsys, *arguments):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        export(*arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def assert_same(found, expected):
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "attention", "fold"),
+    [
+        ("resnet20", "none", "false"),
+        ("resnet20", "cbam", "true"),
+        ("resnet18", "eca", "true"),
+        ("mobilenet_v2", "se", "true"),
+    ],
+)
+def test_onnx_gives_the_logits_at_any_batch_and_size(tmp_path, name, attention, fold):
+    path, model = classifier(tmp_path, name, attention)
+    output = tmp_path / "model.onnx"
+    export(path, output, "--fold", fold)
+    for shape in SHAPES:
+        images = pictures(*shape)
+        with torch.inference_mode():
+            assert_same(run(output, normalized(images)), {"logits": model(images)})
+    operators = {node.op_type for node in onnx.load(output).graph.node}
+    assert ("BatchNormalization" in operators) == (fold == "false")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_preprocessing_takes_bytes_and_returns_probabilities(eca, tmp_path, suffix):
+    path, model = eca
+    output = tmp_path / f"model{suffix}"
+    export(path, output, "--preprocess", "true")
+    for shape in SHAPES:
+        images = pictures(*shape)
+        with torch.inference_mode():
+            assert_same(run(output, images), {"probabilities": model(images).softmax(1)})
+
+
+def test_program_of_torch_export(eca, tmp_path):
+    path, model = eca
+    output = tmp_path / "model.pt2"
+    export(path, output)
+    extra = {"config.json": ""}
+    program = torch.export.load(output, extra_files=extra)
+    assert not any("batch_norm" in str(node.target) for node in program.graph.nodes)
+    assert json.loads(extra["config.json"])["class_names"] == ["cat", "dog", "emu"]
+    for shape in SHAPES:
+        images = pictures(*shape)
+        with torch.inference_mode():
+            assert_same(run(output, normalized(images)), {"logits": model(images)})
+
+
+def test_onnx_tells_what_its_user_has_to_know(eca, tmp_path):
+    output = tmp_path / "new folder" / "model.onnx"
+    export(eca[0], output)
+    loaded = session(output)
+    (images,) = loaded.get_inputs()
+    assert (images.name, images.shape) == ("images", ["batch", 3, "height", "width"])
+    known = loaded.get_modelmeta().custom_metadata_map
+    assert json.loads(known["class_names"]) == ["cat", "dog", "emu"]
+    assert json.loads(known["mean"]) == list(MEAN)
+    assert json.loads(known["std"]) == list(STD)
+    assert json.loads(known["backbone"])["attention"] == "eca"
+    assert [file.name for file in output.parent.iterdir()] == ["model.onnx"]
+
+
+def test_weights_and_the_json_make_the_network_again(eca, tmp_path):
+    path, model = eca
+    output = tmp_path / "model.safetensors"
+    export(path, output)
+    config = json.loads((tmp_path / "model.json").read_text())
+    network = create_backbone(**config["backbone"]).eval()
+    network.load_state_dict(load_file(output))
+    images = pictures(*SHAPES[0])
+    with torch.inference_mode():
+        torch.testing.assert_close(network(normalized(images)), model(images))
+    assert config["class_names"] == ["cat", "dog", "emu"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("resnet20", ".onnx"), ("mobilenet_v2", ".pt2")])
+def test_features_are_the_stages(tmp_path, name, suffix):
+    path, model = classifier(tmp_path, name)
+    output = tmp_path / f"features{suffix}"
+    export(path, output, "--features", "true")
+    pyramid = create_backbone(name, "eca", num_classes=3, features_only=True).eval()
+    weights = model.backbone.state_dict().items()
+    named = {key.removeprefix("features."): value for key, value in weights}
+    pyramid.load_state_dict(named, strict=False)
+    images = normalized(pictures(2, 64, 96))
+    with torch.inference_mode():
+        expected = dict(pyramid(images))
+    found = run(output, images)
+    assert list(found) == list(expected)
+    assert_same(found, expected)
+
+
+def detector(folder, name, options=None):
+    many = MANY_RETINANET if name == "retinanet" else MANY_RCNN
+    torch.manual_seed(0)
+    model = ObjectDetector(tiny_detector(name, options=options or many))
+    if name == "retinanet":  # fresh scores are all alike: the last digit would choose among them
+        for layer in model.detector.head.classification_head.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+    return checkpoint(folder / "model.ckpt", model)
+
+
+def test_features_of_a_detector_are_its_pyramid(tmp_path):
+    path, model = detector(tmp_path, "retinanet")
+    output = tmp_path / "pyramid.pt2"
+    export(path, output, "--features", "true", "--preprocess", "true")
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    images = pictures(2, 160, 192)
+    with torch.inference_mode():
+        expected = dict(model.detector.backbone((images / 255 - mean) / std))
+    assert_same(run(output, images), expected)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "retinanet"])
+def test_detectors_find_the_same_boxes(tmp_path, name, capsys):
+    path, model = detector(tmp_path, name)
+    output = tmp_path / "detector.onnx"
+    export(path, output, "--image_size", "[64, 80]")
+    assert re.search(r"1 x 3 x 64 x 80: \d+ detections", capsys.readouterr().out)
+    image = TinyScenes().val_scenes[0][0]
+    image = nn.functional.pad(image, (0, 80 - image.shape[2], 0, 64 - image.shape[1]))
+    found = run(output, image[None])
+    with torch.inference_mode():
+        (expected,) = model([image])
+    assert len(found["scores"]) == len(expected["scores"]) > 0
+    torch.testing.assert_close(found["scores"], expected["scores"], rtol=0, atol=1e-4)
+    for box, label in zip(expected["boxes"], expected["labels"], strict=True):
+        distance = (found["boxes"] - box).abs().amax(1)
+        assert distance[found["labels"] == label].min() < 0.01
+
+
+def test_a_detector_may_find_nothing(tmp_path, capsys):
+    path, _ = detector(tmp_path, "retinanet", SMALL_RETINANET | {"score_thresh": 0.9})
+    output = tmp_path / "detector.onnx"
+    export(path, output)
+    assert "1 x 3 x 64 x 64: nothing found" in capsys.readouterr().out
+    assert run(output, torch.zeros(1, 3, 64, 64, dtype=torch.uint8))["boxes"].shape == (0, 4)
+    assert "exported as .onnx alone" in fails(capsys, path, tmp_path / "detector.pt2")
+
+
+def test_a_file_that_differs_is_not_left(eca, tmp_path, capsys, monkeypatch):
+    true_runner = formats.runner
+    monkeypatch.setattr(
+        command,
+        "runner",
+        lambda path: lambda images: {k: v + 0.01 for k, v in true_runner(path)(images).items()},
+    )
+    error = fails(capsys, eca[0], tmp_path / "model.pt2")
+    assert re.search(r"would differ from PyTorch by \d\.\de-03, above 0.0001", error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_keeps_the_file_of_before(eca, tmp_path, monkeypatch):
+    output = tmp_path / "model.pt2"
+    output.write_text("before")
+
+    def full(*arguments, **options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch.export, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        export(eca[0], output)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["before"]
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("model.pth", [], "let it end in .onnx, .pt2 (torch.export) or .safetensors"),
+        ("model.safetensors", ["--preprocess", "true"], "leave preprocess and features out"),
+        ("model.safetensors", ["--features", "true"], "leave preprocess and features out"),
+        ("model.onnx", ["--image_size", "[64, 64]"], "image_size is for whole detectors"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(eca, tmp_path, capsys, output, options, message):
+    assert message in fails(capsys, eca[0], tmp_path / output, *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_checkpoint(tmp_path, capsys):
+    error = fails(capsys, tmp_path / "nowhere.ckpt", tmp_path / "model.onnx")
+    assert "nowhere.ckpt" in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "library"), [("m.onnx", "onnxruntime"), ("m.safetensors", "safetensors")]
+)
+def test_missing_library(tmp_path, capsys, monkeypatch, name, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    error = fails(capsys, "model.ckpt", tmp_path / name)
+    assert f"need {library}, which is missing: pip install 'eca-lightning[export]'" in error
