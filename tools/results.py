@@ -18,7 +18,7 @@ from pathlib import Path
 from eca_lightning.compare.grid import read_grid
 from eca_lightning.compare.report import table
 from eca_lightning.compare.run import compare
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 ROOT = Path(__file__).parents[1]
 GRIDS = ROOT / "configs" / "ablation"
@@ -166,7 +166,7 @@ def main(root: Path = ROOT) -> None:
             folder = (root / name).parent
             compare(GRIDS / f"{folder.name}.yaml", folder, report_only=True)
     filled = fill(text, root)
-    with unfinished(root / "RESULTS.md") as part:
+    with atomic_write(root / "RESULTS.md") as part:
         part.write_text(filled)
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 Row = dict[str, Any]
 """A line of a CSV file; what was not measured is an empty text."""
@@ -25,7 +25,7 @@ def turns_bar() -> Progress:
 
 def write_rows(rows: list[Row], path: Path) -> None:
     """Write a CSV file whose columns are the keys of the first row."""
-    with unfinished(path) as part, part.open("w", newline="") as file:
+    with atomic_write(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)

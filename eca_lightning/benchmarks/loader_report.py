@@ -13,7 +13,7 @@ from rich.table import Table
 from eca_lightning.benchmarks.common import Row, results_table, shown, spread, write_rows
 from eca_lightning.benchmarks.loader_candidates import OURS, ContenderName, Workload
 from eca_lightning.benchmarks.loader_process import Turn
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 
 @dataclass
@@ -162,5 +162,5 @@ def _draw(results: list[Result], title: str, path: Path) -> None:
     axes.set_xlabel("images/s (median, and from least to greatest)")
     axes.set_title(title, fontsize="medium")
     axes.legend(loc="lower right")
-    with unfinished(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=150, bbox_inches="tight")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eca_lightning.benchmarks.common import Row, results_table, write_rows
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 Interval = tuple[float, float, float]
 """A median and its 95% interval."""
@@ -164,5 +164,5 @@ def _draw(
         axes.set_xlabel(f"time / {base.contender}")
     panels[0].invert_yaxis()
     figure.suptitle(title, fontsize="medium")
-    with unfinished(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=150)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eca_lightning.benchmarks.common import Row, results_table, shown, spread, write_rows
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 
 class Turn(NamedTuple):
@@ -138,7 +138,7 @@ def _draw(results: list[Result], base: Result, title: str, path: Path) -> None:
     shares.set_xlabel("devices (median, and from least to greatest)")
     shares.legend(loc="center right")
     figure.suptitle(title, fontsize="medium")
-    with unfinished(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=150)
 
 

@@ -13,7 +13,7 @@ from torchvision.models import ResNet50_Weights
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 from eca_lightning.weights.infer_backbone import recognize
 from eca_lightning.weights.match import Match, load_weights, match_weights, summary
 from eca_lightning.weights.read import WeightsFile, read_weights
@@ -141,7 +141,7 @@ def _save(model: ImageClassifier, backbone: dict[str, Any], output: Path) -> Non
         "optimizer_states": [],
         "lr_schedulers": [],
     }
-    with unfinished(output) as part:
+    with atomic_write(output) as part:
         torch.save(checkpoint, part)
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from eca_lightning.compare.statistics import Difference, Row, Variant, difference, variants_of
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 _EXPLANATION = (
     "Top-1 in %, mean and standard deviation over the seeds; differences in points, of the last "
@@ -39,9 +39,9 @@ def report(rows: Sequence[Row], references: Sequence[str], title: str, output: P
     text = table(rows, references)
     images = "\n".join(f"![{name.removesuffix('.png')}]({name})" for name in charts)
     for name, figure in charts.items():
-        with unfinished(output / name) as part:
+        with atomic_write(output / name) as part:
             figure.savefig(part, dpi=150)
-    with unfinished(output / "report.md") as part:
+    with atomic_write(output / "report.md") as part:
         part.write_text(f"# {title}\n\n{text}\n\n{images}\n")
     print(f"\n{text}\n\nWritten to {output}")
 

@@ -22,7 +22,7 @@ from eca_lightning.backbones.complexity import complexity
 from eca_lightning.compare.grid import Cell, read_grid
 from eca_lightning.compare.report import report
 from eca_lightning.compare.statistics import Row
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 COLUMNS = (
     "variant",
@@ -111,7 +111,7 @@ def collect(cells: Sequence[Cell], output: Path) -> list[Row]:
         if result.exists():
             rows[cell.variant, str(cell.seed)] = json.loads(result.read_text())
     if rows:
-        with unfinished(output / "cells.csv") as part, part.open("w", newline="") as file:
+        with atomic_write(output / "cells.csv") as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows.values())
@@ -171,7 +171,7 @@ def _run(cell: Cell) -> str:
             end = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise ValueError(f"{cell.name} ended with status {status}, see {log}: {''.join(end)}")
         row = _row(cell)
-        with unfinished(result) as part:
+        with atomic_write(result) as part:
             part.write_text(json.dumps(row))
     minutes = float(row["seconds"]) / 60
     return f"{cell.name}: top-1 {float(row['top1_last']):.2%} in {minutes:.1f} minutes"

@@ -16,7 +16,7 @@ from eca_lightning.detection.export import DeployedDetector, detection_differenc
 from eca_lightning.detection.task import ObjectDetector
 from eca_lightning.export.formats import Runner, check_format, runner, write_graph, write_weights
 from eca_lightning.export.graphs import Deployed, output_difference, trace
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 LIMIT = 1e-4
 """How far an output may be from PyTorch's; of outputs above 1, as a share of the largest."""
@@ -84,7 +84,7 @@ def export(
         batches = _random_images([(n, channels, *size) for n in _BATCHES for size in _SIZES])
         if not preprocess:
             batches = [(images - eager.mean) / eager.std for images in batches]
-    with unfinished(output) as part:
+    with atomic_write(output) as part:
         _write(eager.eval(), part, _config(model), fold, batches[0])
         run = runner(part)
         for images in batches:

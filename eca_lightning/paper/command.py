@@ -20,7 +20,7 @@ from eca_lightning.paper.tables import (
     kernel_choices,
     released_models,
 )
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -46,12 +46,12 @@ def models(csv: Path | None = None, json: Path | None = None) -> None:
         console.print(table)
     records = [row.record() for row in rows]
     if csv is not None:
-        with unfinished(csv) as part, part.open("w", newline="") as file:
+        with atomic_write(csv) as part, part.open("w", newline="") as file:
             writer = csv_files.DictWriter(file, records[0], lineterminator="\n")
             writer.writeheader()
             writer.writerows(records)
     if json is not None:
-        with unfinished(json) as part:
+        with atomic_write(json) as part:
             part.write_text(json_files.dumps(records, indent=1) + "\n")
 
 

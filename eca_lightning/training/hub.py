@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.trainer.states import TrainerFn
 
 from eca_lightning.training.model_card import model_card
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 try:
     from huggingface_hub import PyTorchModelHubMixin
@@ -81,7 +81,7 @@ class HubTask(PyTorchModelHubMixin, library_name="eca-lightning", license="mit")
         return model_card(self, known | metadata)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        with unfinished(save_directory / "model.safetensors") as part:
+        with atomic_write(save_directory / "model.safetensors") as part:
             super()._save_pretrained(part.parent)
             config = json.dumps(self.pretrained_config(), indent=2, ensure_ascii=False)
             part.with_name("config.json").write_text(config + "\n", "utf-8")

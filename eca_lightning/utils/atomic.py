@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all. Every room may use it; it uses none."""
+"""Atomic file writes: a file appears complete or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ from tempfile import TemporaryDirectory
 
 
 @contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
-    """Give a place to write to, from which a file goes to ``path`` if the block succeeds.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Write to a temporary path that replaces ``path`` if the block succeeds.
 
-    Whatever else the block writes into the folder of that place goes beside ``path``, before it.
-    If the block fails, what was there before stays. Processes that write the same file do not
-    meet: the one that is done last wins.
+    Other files that the block writes into the temporary folder are moved beside ``path`` first.
+    If the block raises, an existing file stays as it was. Processes that write the same path at
+    once do not disturb each other: the last to finish wins.
 
     Args:
-        path: The file; its folder is made if need be.
+        path: The file; missing parent folders are created.
 
     Yields:
-        A path of the same name, in a folder of its own on the same file system.
+        A path with the same file name, in a temporary folder on the same file system.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:

@@ -1,4 +1,4 @@
-"""What the ranks of a run have, brought together."""
+"""Communication between the ranks of a run."""
 
 from typing import TypeVar
 
@@ -8,14 +8,17 @@ from lightning.pytorch import Trainer
 T = TypeVar("T")
 
 
-def of_all_ranks(trainer: Trainer, own: T) -> list[T]:
-    """Give every rank what each of them has, in the order of ranks; all must call it together.
+def gather_objects(trainer: Trainer, value: T) -> list[T]:
+    """Gather a Python object from all ranks; every rank must call this.
 
     Args:
-        trainer: The run.
-        own: What this rank has; it is pickled if there are others.
+        trainer: The trainer of the run.
+        value: The object of this rank, pickled if there are other ranks.
+
+    Returns:
+        The objects of all ranks, in rank order, on every rank.
     """
-    gathered = [own] * trainer.world_size
+    gathered = [value] * trainer.world_size
     if trainer.world_size > 1:
-        torch.distributed.all_gather_object(gathered, own)
+        torch.distributed.all_gather_object(gathered, value)
     return gathered

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 Columns = Mapping[str, type]
 """The type of each column: int, float or str."""
@@ -51,7 +51,7 @@ def write_table(path: Path, columns: Columns, rows: Iterable[Row]) -> None:
         columns: Names and types of the columns, in their order.
         rows: The rows; not all of them are held in memory.
     """
-    with unfinished(path) as part:
+    with atomic_write(path) as part:
         _WRITERS[path.suffix](part, columns, rows)
 
 

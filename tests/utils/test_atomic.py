@@ -4,12 +4,12 @@ import os
 
 import pytest
 
-from eca_lightning.utils.atomic import unfinished
+from eca_lightning.utils.atomic import atomic_write
 
 
 def test_a_file_gets_its_name_when_it_is_done(tmp_path):
     path = tmp_path / "new" / "table.csv"
-    with unfinished(path) as part:
+    with atomic_write(path) as part:
         part.write_text("whole")
         assert part.name == "table.csv"
         assert not path.exists()
@@ -22,7 +22,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     path.write_text("before")
 
     def fill_the_disk():
-        with unfinished(path) as part:
+        with atomic_write(path) as part:
             part.write_text("half")
             raise OSError("disk full")
 
@@ -35,7 +35,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
 def test_what_goes_with_a_file_is_there_before_it(tmp_path, monkeypatch):
     moved, replace = [], os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(b.name), replace(a, b)))
-    with unfinished(tmp_path / "model.bin") as part:
+    with atomic_write(tmp_path / "model.bin") as part:
         for name in ("model.json", "model.bin", "a.json"):
             part.with_name(name).write_text(name)
     assert moved == ["a.json", "model.json", "model.bin"]
@@ -44,7 +44,7 @@ def test_what_goes_with_a_file_is_there_before_it(tmp_path, monkeypatch):
 
 def test_writers_of_one_file_do_not_meet(tmp_path):
     path = tmp_path / "table.csv"
-    with unfinished(path) as first, unfinished(path) as second:
+    with atomic_write(path) as first, atomic_write(path) as second:
         second.write_text("second")
         first.write_text("first")
     assert path.read_text() == "first"

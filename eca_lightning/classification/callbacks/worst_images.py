@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eca_lightning.training.callbacks.summaries import summary_writer
-from eca_lightning.utils.distributed import of_all_ranks
+from eca_lightning.utils.distributed import gather_objects
 
 
 @dataclass
@@ -90,7 +90,7 @@ class WorstImages(Callback):
             return
         worst = self._worst.of_images()
         self._worst = None
-        worst = together(of_all_ranks(trainer, worst)).worst(self.images)
+        worst = together(gather_objects(trainer, worst)).worst(self.images)
         if trainer.is_global_zero and len(worst.losses):
             names = getattr(pl_module, "class_names", None)
             writer.add_figure("val/worst", draw(worst, names), trainer.global_step)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.unreadable import report_unreadable, unreadable_files
-from eca_lightning.utils.distributed import of_all_ranks
+from eca_lightning.utils.distributed import gather_objects
 from eca_lightning.utils.tables import Columns, Row, check_table, write_table
 
 Best = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -80,7 +80,7 @@ class PredictionWriter(BasePredictionWriter):
         """Collect the rows of all ranks and write them, in the order of the data."""
         if not isinstance(pl_module, ImageClassifier):
             return
-        best = [part for parts in of_all_ranks(trainer, self._best) for part in parts]
+        best = [part for parts in gather_objects(trainer, self._best) for part in parts]
         unreadable = unreadable_files(trainer)
         self._best = []
         if not trainer.is_global_zero:

@@ -15,8 +15,8 @@ from torchvision.ops import box_convert
 from eca_lightning.detection.callbacks.images import draw_objects, require_score
 from eca_lightning.detection.task import Batch, Detections, ObjectDetector
 from eca_lightning.training.callbacks.unreadable import report_unreadable, unreadable_files
-from eca_lightning.utils.atomic import unfinished
-from eca_lightning.utils.distributed import of_all_ranks
+from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.utils.distributed import gather_objects
 
 
 class DetectionWriter(Callback):
@@ -87,13 +87,13 @@ class DetectionWriter(Callback):
         """Collect the results of all ranks and write them, in the order of the data."""
         if not isinstance(pl_module, ObjectDetector):
             return
-        parts = of_all_ranks(trainer, self._results)
+        parts = gather_objects(trainer, self._results)
         unreadable = unreadable_files(trainer)
         self._results = {}
         if trainer.is_global_zero:
             results = {index: found for part in parts for index, found in part.items()}
             in_order = [result for index in sorted(results) for result in results[index]]
-            with unfinished(self._file) as part:
+            with atomic_write(self._file) as part:
                 part.write_text(json.dumps(in_order))
             rank_zero_info(f"{len(in_order)} detections on {len(results)} images: {self._file}")
             report_unreadable(unreadable)
@@ -140,5 +140,5 @@ def file_names(paths: Sequence[Path] | None) -> list[str]:
 
 
 def _save(pixels: Any, path: Path) -> None:
-    with unfinished(path) as part:
+    with atomic_write(path) as part:
         Image.fromarray(pixels).save(part, quality=92)

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from eca_lightning.utils.distributed import of_all_ranks
+from eca_lightning.utils.distributed import gather_objects
 
 
 def unreadable_files(trainer: Trainer) -> dict[int, str]:
     """Why files were not predicted, by their index, over all ranks, which must ask together."""
     own: dict[int, str] = getattr(trainer.predict_dataloaders, "unreadable", {})
-    found = [pair for part in of_all_ranks(trainer, own) for pair in part.items()]
+    found = [pair for part in gather_objects(trainer, own) for pair in part.items()]
     return dict(sorted(found))
 
 
