@@ -48,7 +48,7 @@ def test_the_mechanism_fits_every_backbone(added):
     x = torch.randn(2, 32, 5, 7).to(memory_format=torch.channels_last).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         assert module(x).dtype == torch.bfloat16
-    for name in backbones.BACKBONE_NAMES:
+    for name in backbones.backbone_names():
         with torch.device("meta"):
             create_backbone(name, added)
     create_backbone("resnet20", added, {"groups": 16}, num_classes=2)(torch.randn(2, 3, 32, 32))

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import nn
 
 from eca_lightning import create_backbone
-from eca_lightning.backbones import BACKBONE_NAMES
+from eca_lightning.backbones import backbone_names
 from eca_lightning.backbones.blocks import (
     AttentionBlock,
     AttentionBottleneck,
@@ -43,7 +43,7 @@ def main() -> None:
     """Print and write the table; exit with 1 if a difference is above the limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("runs/onnx_zoo.csv"))
-    parser.add_argument("--backbones", nargs="+", default=BACKBONE_NAMES)
+    parser.add_argument("--backbones", nargs="+", default=backbone_names())
     parser.add_argument("--attentions", nargs="+", default=ATTENTIONS)
     arguments = parser.parse_args()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

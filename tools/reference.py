@@ -18,8 +18,8 @@ from docstring_parser import Docstring, DocstringStyle, parse
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from eca_lightning import ImageClassifier, ObjectDetector, WarmupThenDecay, cli, data
-from eca_lightning.attention import registry
-from eca_lightning.backbones import BACKBONE_NAMES, BackboneConfig
+from eca_lightning.attention import attention_class, attention_names
+from eca_lightning.backbones import BackboneConfig, backbone_names
 from eca_lightning.classification.mixing import Mixing
 from eca_lightning.detection.networks import DetectorConfig
 from eca_lightning.training import callbacks
@@ -89,7 +89,7 @@ def reference() -> str:
         *map(_section, (ImageClassifier, ObjectDetector, Mixing)),
         "## Networks",
         _section(BackboneConfig),
-        f"The names are {_listed(BACKBONE_NAMES)}.",
+        f"The names are {_listed(backbone_names())}.",
         _attention(),
         _section(DetectorConfig),
         "## Data",
@@ -139,10 +139,11 @@ def _section(item: Callable[..., Any], command: str = "") -> str:
 
 def _attention() -> str:
     rows = []
-    for name, constructor in registry._CONSTRUCTORS.items():
-        rows += [(f"`{name}`", f"`{option}`", *rest) for option, *rest in _options(constructor)]
+    for name in attention_names():
+        options = _options(attention_class(name))
+        rows += [(f"`{name}`", f"`{option}`", *rest) for option, *rest in options]
     table = _table(("attention", "option", "type", "default", ""), rows)
-    return ATTENTION.format(names=_listed(registry.ATTENTION_NAMES)) + "\n" + table
+    return ATTENTION.format(names=_listed(attention_names())) + "\n" + table
 
 
 def _options(item: Callable[..., Any]) -> list[Option]:

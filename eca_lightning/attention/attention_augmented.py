@@ -1,23 +1,28 @@
-"""Attention-augmented 3 x 3 convolution: it REPLACES a convolution, the others here follow one.
+"""Attention-augmented 3x3 convolution, which replaces a convolution; other mechanisms follow one.
 
 Attention Augmented Convolutional Networks. Irwan Bello, Barret Zoph, Ashish Vaswani,
 Jonathon Shlens, Quoc V. Le. ICCV 2019, arXiv 1904.09925.
 
-The relative positions are looked up in tables of a fixed length and distances beyond its end
-share the last row, where the paper's tables fit one input size: any size works here, and up to 32
-positions an axis the result is the paper's. No layer has a bias, as the convolutions of a ResNet.
-With a stride, attention works on the average-pooled input and its output is not upsampled.
+Relative positions index tables of a fixed length, and larger distances clamp to the last row; the
+paper's tables fit one input size. Any size works here, and up to 32 positions an axis the result is
+the paper's. No layer has a bias, like the convolutions of a ResNet. With a stride, attention works
+on the average-pooled input and its output is not upsampled.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_LEAST_KEY_CHANNELS_PER_HEAD = 20
+from eca_lightning.attention.base import Attention, Placement, every, register_attention
+
+_MIN_KEY_CHANNELS_PER_HEAD = 20
 
 
-class AttentionAugmentedConv2d(nn.Module):
-    """AA: a 3 x 3 convolution of which some output channels come from self-attention (section 3.2).
+@register_attention("aa")
+class AttentionAugmentedConv2d(Attention):
+    """AA: a 3x3 convolution some of whose output channels come from self-attention (section 3.2).
+
+    It replaces every 3x3 convolution of C3 to C5 (section 4.2), so it has no identity start.
 
     Args:
         channels: Number of channels in and out, C.
@@ -26,11 +31,13 @@ class AttentionAugmentedConv2d(nn.Module):
         kappa: Key channels of all heads as a fraction of C; a head has at least 20.
         upsilon: Value channels of all heads as a fraction of C, rounded to a multiple of ``heads``;
             these many of the output channels come from attention.
-        max_distance: Distance along an axis from which on all positions count as equally far.
+        max_distance: Distance along an axis at which relative positions are clamped.
 
     Raises:
         ValueError: If the value channels leave none to the convolution.
     """
+
+    placement = Placement("convolution", dict.fromkeys((3, 4, 5), every))
 
     def __init__(
         self,
@@ -42,12 +49,12 @@ class AttentionAugmentedConv2d(nn.Module):
         max_distance: int = 31,
     ) -> None:
         super().__init__()
-        key = max(_LEAST_KEY_CHANNELS_PER_HEAD, round(kappa * channels / heads))
+        key = max(_MIN_KEY_CHANNELS_PER_HEAD, round(kappa * channels / heads))
         value = max(1, round(upsilon * channels / heads))
         if heads * value >= channels:
             raise ValueError(
-                f"Attention takes {heads * value} of {channels} channels and leaves none to the "
-                "convolution: use more channels, fewer heads or a smaller upsilon."
+                f"attention 'aa' takes {heads * value} of {channels} channels and leaves none to "
+                "the convolution: use more channels, fewer heads or a smaller upsilon"
             )
         self.stride, self.heads, self.max_distance = stride, heads, max_distance
         self.split = (heads * key, heads * key, heads * value)
@@ -100,5 +107,5 @@ class AttentionAugmentedConv2d(nn.Module):
         return distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
 
     def extra_repr(self) -> str:
-        """Show what the layers do not."""
+        """Show the options."""
         return f"stride={self.stride}, heads={self.heads}, max_distance={self.max_distance}"

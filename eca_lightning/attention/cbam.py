@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eca_lightning.attention.base import Attention, register_attention
+
 
 class ChannelAttention(nn.Module):
     """Gate the channels by a perceptron shared by their mean and their maximum (Eq. 2)."""
@@ -42,14 +44,16 @@ class SpatialAttention(nn.Module):
         return x * self.bn(self.conv(pooled)).sigmoid().to(x.dtype)
 
 
-class ConvolutionalBlockAttention(nn.Module):
+@register_attention("cbam")
+class ConvolutionalBlockAttention(Attention):
     """CBAM: channel attention, then spatial attention (Eq. 1).
 
     Args:
         channels: Number of channels, C.
-        reduction: How many times narrower than C the perceptron's hidden layer is; it keeps at
-            least one channel.
+        reduction: Divisor of C that gives the perceptron's hidden channels, at least 1.
     """
+
+    gate_layers = ("channel.fc2", "spatial.bn")
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()

@@ -9,18 +9,24 @@ starts as the identity.
 
 from torch import Tensor, nn
 
+from eca_lightning.attention.base import Attention, Placement, evenly_spaced, register_attention
 
-class DoubleAttention(nn.Module):
-    """A2: gather descriptors from all positions, distribute them to each by its need (section 3).
 
-    Five blocks of m = n = C / 2, two at C = 512 and three at C = 1024, bring ResNet-50 to the 33 M
-    parameters that the paper reports.
+@register_attention("a2")
+class DoubleAttention(Attention):
+    """A2: gather descriptors from all positions, distribute them to each position (section 3).
+
+    It follows two blocks of C3 and three of C4, evenly spaced (section 4.1). Five of m = n = C / 2
+    bring ResNet-50 to the 33 M parameters that the paper reports.
 
     Args:
         channels: Number of channels, C.
-        feature_channels: Width of a descriptor, m; half of C unless given.
-        descriptors: Number of descriptors, n; half of C unless given.
+        feature_channels: Width of a descriptor, m. Default: half of C.
+        descriptors: Number of descriptors, n. Default: half of C.
     """
+
+    placement = Placement("output", {3: evenly_spaced(2), 4: evenly_spaced(3)})
+    gate_layers = ()
 
     def __init__(
         self, channels: int, feature_channels: int | None = None, descriptors: int | None = None

@@ -8,19 +8,25 @@ figure rounds the kernel size in another way than Eq. 12; `kernel_size` offers b
 """
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
-from eca_lightning.attention.base import ChannelGate
+from eca_lightning.attention.base import (
+    Attention,
+    ChannelGate,
+    ForeignKey,
+    register_attention,
+)
 
 KernelRule = Literal["equation", "figure"]
 
 
 def kernel_size(channels: int, rule: KernelRule | int = "equation") -> int:
-    """Return how many neighboring channels the gate of one channel looks at.
+    """Return the size of the kernel that convolves the channels.
 
     Args:
         channels: Number of channels, C.
@@ -45,6 +51,7 @@ def kernel_size(channels: int, rule: KernelRule | int = "equation") -> int:
     )
 
 
+@register_attention("eca")
 class EfficientChannelAttention(ChannelGate):
     """ECA (Eq. 9): one k-tap convolution along the channels, its weights shared by all of them.
 
@@ -53,6 +60,15 @@ class EfficientChannelAttention(ChannelGate):
         kernel: The rule of Eq. 12 (equation) or of Fig. 3 (figure), or a size; see `kernel_size`.
     """
 
+    gate_layers = ("conv",)
+    # The authors' code, BangguWu/ECANet: "eca" in residual blocks, the last element of
+    # MobileNetV2's blocks without a name of its own.
+    foreign_keys = (
+        *Attention.foreign_keys,
+        ForeignKey(r"^(layer\d+\.\d+)\.eca\.", r"\1.attention."),
+        ForeignKey(r"^(features\.\d+)\.conv\.\d+\.conv\.weight$", r"\1.attention.conv.weight"),
+    )
+
     def __init__(self, channels: int, kernel: KernelRule | int = "equation") -> None:
         super().__init__()
         self.kernel_size = kernel_size(channels, kernel)
@@ -60,44 +76,60 @@ class EfficientChannelAttention(ChannelGate):
 
     def logits(self, pooled: Tensor) -> Tensor:
         """See `ChannelGate.logits`."""
-        # Inductor joins these sums with what surrounds them; a convolution it calls by itself.
-        # Hooks of the convolution, such as pruning's, have to see it called.
+        # Inductor fuses these sums with the operations around them, but not a convolution, which
+        # only hooks on it, such as pruning's, need to see called.
         hooks = self.conv._forward_pre_hooks or self.conv._forward_hooks
         if torch.compiler.is_dynamo_compiling() and not hooks:
-            return _weigh_neighbors(pooled, self.conv.weight.view(1, -1))
+            return _weight_neighbors(pooled, self.conv.weight.view(1, -1))
         return self.conv(pooled.unsqueeze(1)).squeeze(1)
+
+    @classmethod
+    def infer_options(cls, shapes: Mapping[str, Size]) -> dict[str, Any]:
+        """See `Attention.infer_options`."""
+        if shapes.keys() != {"conv.weight"} or shapes["conv.weight"][:2] != (1, 1):
+            return {}
+        return {"kernel": shapes["conv.weight"][-1]}
 
     def extra_repr(self) -> str:
         """Show the kernel size."""
         return f"kernel_size={self.kernel_size}"
 
 
+@register_attention("eca_ns")
 class EfficientChannelAttentionNS(ChannelGate):
-    """ECA-NS (Eq. 7), weights not shared: every channel weighs its k neighbors by itself.
+    """ECA-NS (Eq. 7), weights not shared: each channel has k weights of its own.
 
     Args:
         channels: Number of channels, C.
         kernel: The rule of Eq. 12 (equation) or of Fig. 3 (figure), or a size; see `kernel_size`.
     """
 
+    gate_layers = ("",)
+
     def __init__(self, channels: int, kernel: KernelRule | int = "equation") -> None:
         super().__init__()
         self.kernel_size = kernel_size(channels, kernel)
         self.weight = nn.Parameter(torch.empty(channels, self.kernel_size))
-        # nn.Conv1d draws ECA's weights in this way; the ablation changes the sharing alone.
+        # As nn.Conv1d initializes ECA's weights: the ablation changes nothing but the sharing.
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def logits(self, pooled: Tensor) -> Tensor:
         """See `ChannelGate.logits`."""
-        return _weigh_neighbors(pooled, self.weight)
+        return _weight_neighbors(pooled, self.weight)
+
+    @classmethod
+    def infer_options(cls, shapes: Mapping[str, Size]) -> dict[str, Any]:
+        """See `Attention.infer_options`."""
+        fits = shapes.keys() == {"weight"} and len(shapes["weight"]) == 2
+        return {"kernel": shapes["weight"][-1]} if fits else {}
 
     def extra_repr(self) -> str:
         """Show the number of channels and the kernel size."""
         return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}"
 
 
-def _weigh_neighbors(pooled: Tensor, weights: Tensor) -> Tensor:
-    """Weigh the k channels around each, (N, C), by (C, k) weights of its own or (1, k) shared."""
+def _weight_neighbors(pooled: Tensor, weights: Tensor) -> Tensor:
+    """Weight the k channels around each, (N, C), by its own weights, (C, k), or shared (1, k)."""
     channels, size = pooled.shape[1], weights.shape[1]
     padded = F.pad(pooled, (size // 2, size // 2))
     gate = weights[:, 0] * padded[:, :channels]

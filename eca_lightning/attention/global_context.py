@@ -4,27 +4,34 @@ GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond. Yue Cao, 
 Stephen Lin, Fangyun Wei, Han Hu. ICCV Workshops 2019, arXiv 1904.11492.
 
 The hidden layer keeps at least four channels (the authors' code has no such floor): a layer norm
-over one value is constant, over two a sign, and would hide the context from a narrow network.
+over one value is constant and over two a sign, which would erase the context of a narrow network.
 """
 
 from torch import Tensor, nn
 
-_LEAST_HIDDEN = 4
+from eca_lightning.attention.base import Attention, Placement, every, register_attention
+
+_MIN_HIDDEN = 4
 
 
-class GlobalContext(nn.Module):
+@register_attention("gc")
+class GlobalContext(Attention):
     """GC: add to every position a transform of the attention-pooled map (Fig. 4 (d)).
 
-    The last layer starts at zero, and so the block as the identity.
+    It follows all blocks of C3 to C5 (section 4.2). The last layer is zero when initialized, so the
+    block starts as the identity.
 
     Args:
         channels: Number of channels, C.
-        reduction: How many times narrower than C the transform's hidden layer is.
+        reduction: Divisor of C that gives the transform's hidden channels.
     """
+
+    placement = Placement("branch", dict.fromkeys((3, 4, 5), every))
+    gate_layers = ()
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        hidden = max(_LEAST_HIDDEN, channels // reduction)
+        hidden = max(_MIN_HIDDEN, channels // reduction)
         self.mask = nn.Conv2d(channels, 1, 1)
         self.transform = nn.Sequential(
             nn.Linear(channels, hidden),

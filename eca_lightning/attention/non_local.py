@@ -10,15 +10,22 @@ inner width. The keys are not sub-sampled.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eca_lightning.attention.base import Attention, Placement, register_attention, second_to_last
 
-class NonLocal(nn.Module):
-    """NL: add to each position a mean of all positions, weighed by their similarity to it (Eq. 6).
 
-    The scale of the last batch norm starts at zero, and so the block as the identity (section 4.1).
+@register_attention("nl")
+class NonLocal(Attention):
+    """NL: add to each position a mean of all positions, weighted by their similarity (Eq. 6).
+
+    It follows the second-to-last block of C4. The scale of the last batch norm is zero when
+    initialized, so the block starts as the identity (section 4.1).
 
     Args:
         channels: Number of channels, C; the inner width is half of it.
     """
+
+    placement = Placement("output", {4: second_to_last})
+    gate_layers = ()
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,7 +39,7 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W); dtype and memory format are kept."""
-        # The dimension of one head is there because the fused kernels accept no other form.
+        # The fused kernels require the dimension of heads.
         query, key, value = (
             embed(x).flatten(2).transpose(1, 2).unsqueeze(1)
             for embed in (self.theta, self.phi, self.g)

@@ -3,24 +3,31 @@
 Global Second-order Pooling Convolutional Networks. Zilin Gao, Jiangtao Xie, Qilong Wang, Peihua Li.
 CVPR 2019, arXiv 1811.12006.
 
-The covariance has 128 channels as in the paper, but never more than the input has. GSoP-Net1 puts
-one block at the end of a stage, and takes the stride out of the last stage; the latter is the
-backbone's affair, not this file's.
+The covariance has 128 channels as in the paper, but never more than the input. GSoP-Net1 also drops
+the stride of the last stage; that changes the backbone, not the attention, and is left out.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eca_lightning.attention.base import Attention, Placement, evenly_spaced, register_attention
+
 _COVARIANCE_CHANNELS = 128
 _FILTERS_PER_ROW = 4
 
 
-class SecondOrderPooling(nn.Module):
+@register_attention("gsop")
+class SecondOrderPooling(Attention):
     """GSoP: gate the channels by a map of the covariance of a reduced input.
+
+    It follows the last block of C3, C4 and C5, as in GSoP-Net1.
 
     Args:
         channels: Number of channels, C.
     """
+
+    placement = Placement("branch", dict.fromkeys((3, 4, 5), evenly_spaced(1)))
+    gate_layers = ("expand",)
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,5 +1,21 @@
 """torchvision's networks with attention plugged in where the papers put it."""
 
-from eca_lightning.backbones.factory import BACKBONE_NAMES, BackboneConfig, create_backbone
+from eca_lightning.backbones import mobilenet_v2, resnet  # noqa: F401  they register networks
+from eca_lightning.backbones.factory import BackboneConfig, create_backbone
+from eca_lightning.backbones.network import (
+    Layout,
+    Network,
+    Slot,
+    backbone_names,
+    register_backbone,
+)
 
-__all__ = ["BACKBONE_NAMES", "BackboneConfig", "create_backbone"]
+__all__ = [
+    "BackboneConfig",
+    "Layout",
+    "Network",
+    "Slot",
+    "backbone_names",
+    "create_backbone",
+    "register_backbone",
+]

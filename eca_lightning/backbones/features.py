@@ -1,49 +1,76 @@
-"""The stages of a network, and their maps for other people's heads."""
+"""The stages of a network, and their feature maps for other heads."""
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch import nn
-from torchvision.models._utils import IntermediateLayerGetter
-from torchvision.models.mobilenetv2 import MobileNetV2
+from torch import Tensor, nn
 
-_MOBILENET_V2_STAGES = ("1", "3", "6", "13", "18")
+from eca_lightning.backbones.network import layout_of
 
 
-class FeaturePyramid(IntermediateLayerGetter):
+class FeaturePyramid(nn.Module):
     """The maps at the end of a network's stages, finest first.
 
     It maps (N, in_channels, H, W) to an OrderedDict with the keys "0", "1" and so on, as
     torchvision's pyramids name their levels. Their strides are 4, 8, 16 and 32; 1, 2, 4 and 8 with
     the small stem; 1, 2 and 4 in resnet20 and resnet56. The state dict has the keys of the
-    classification network but the classifier's, and MobileNetV2's without their ``features.``.
+    network's body, without the classifier's. torchvision's IntermediateLayerGetter, which does the
+    same, requires stages that are direct children of one module.
 
     Args:
         network: A classification network of `create_backbone`, which gives its modules away.
+        first_stage: The finest stage that gives a map; 0 is the stem.
 
     Attributes:
         out_channels: Channels of the maps; what torchvision's ``FeaturePyramidNetwork`` calls
             ``in_channels_list``.
+        stages: Names of all stages, stem first.
+        steps: Names of the modules that are called one after the other.
+        layout: The layout of the network.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        body, stages = body_and_stages(network)
-        super().__init__(body, {stage: str(level) for level, stage in enumerate(stages[1:])})
-        self.out_channels = [stage_channels(self[stage]) for stage in stages[1:]]
+    def __init__(self, network: nn.Module, first_stage: int = 1) -> None:
+        super().__init__()
+        self.layout = layout_of(network)
+        self.stages = self.layout.stages
+        body = network.get_submodule(self.layout.body)
+        self.steps = list(_steps(body, self.stages))
+        used = {step.partition(".")[0] for step in self.steps}
+        for name, child in body.named_children():
+            if name in used:
+                self.add_module(name, child)
+        self._levels = {stage: str(i) for i, stage in enumerate(self.stages[first_stage:])}
+        self.out_channels = [_channels(self.get_submodule(stage)) for stage in self._levels]
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        """Map images (N, in_channels, H, W) to the maps of the stages, (N, C, h, w)."""
+        maps = OrderedDict()
+        for step in self.steps:
+            x = self.get_submodule(step)(x)
+            if step in self._levels:
+                maps[self._levels[step]] = x
+        return maps
 
 
-def body_and_stages(network: nn.Module) -> tuple[nn.Module, Sequence[str]]:
-    """The features of a network, and the names of its children that end its stages, stem first.
-
-    MobileNetV2 ends them with the last blocks at strides 4, 8 and 16 and its last convolution.
-    """
-    if isinstance(network, MobileNetV2):
-        return network.features, _MOBILENET_V2_STAGES
-    names = [name for name, _ in network.named_children()]
-    stem = names[names.index("layer1") - 1]
-    return network, [stem, *(name for name in names if name.startswith("layer"))]
+def last_stage(network: nn.Module) -> nn.Module:
+    """Return the module that ends the last stage of a classification network."""
+    layout = layout_of(network)
+    return network.get_submodule(layout.body).get_submodule(layout.stages[-1])
 
 
-def stage_channels(stage: Any) -> int:
-    """Channels of the map that a stage ends with, which is one block or several."""
-    return stage.out_channels if hasattr(stage, "out_channels") else stage[-1].out_channels
+def _steps(module: nn.Module, stages: Sequence[str], prefix: str = "") -> Iterator[str]:
+    """List the modules to be called in sequence, down to those that end stages."""
+    for name, child in module.named_children():
+        path = prefix + name
+        if any(stage.startswith(f"{path}.") for stage in stages):
+            yield from _steps(child, stages, f"{path}.")
+        else:
+            yield path
+        if stages[-1] == path or stages[-1].startswith(f"{path}."):
+            return
+
+
+def _channels(stage: Any) -> int:
+    """Return the channels of the map that a stage, one block or several, ends with."""
+    return stage.out_channels if hasattr(stage, "out_channels") else _channels(stage[-1])

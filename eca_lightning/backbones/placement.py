@@ -1,96 +1,41 @@
-"""Which blocks of a network a mechanism goes into.
+"""Attention plugged into the blocks of a network."""
 
-ECA, SE, their variants and CBAM gate the residual branch of every block. The others go where their
-own papers put them on ResNet-50, and to the same feature levels of other networks. Level l is the
-part of a network whose features lie at stride 2^l, as in feature pyramids: C2 to C5 are the four
-stages of an ImageNet ResNet.
-
-=====  ===========  ==============================================================================
-name   site         blocks
-=====  ===========  ==============================================================================
-gc     branch       all of C3 to C5 (Cao et al., 2019)
-a2     output       two of C3 and three of C4, evenly spread (Chen et al., 2018)
-nl     output       the one before the last of C4 (Wang et al., 2018)
-gsop   branch       the last of C3, C4 and C5. GSoP-Net1 (Gao et al., 2019) also drops the stride of
-                    C5; that is a change of the backbone, not of attention, and is left out
-aa     convolution  every 3x3 convolution of C3 to C5 (Bello et al., 2019)
-=====  ===========  ==============================================================================
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Literal
 
-from eca_lightning.attention import create_attention
-from eca_lightning.attention.base import ChannelGate
+from torch import nn
+
+from eca_lightning.attention.base import (
+    Attention,
+    ChannelGate,
+    Site,
+    attention_class,
+    create_attention,
+)
 from eca_lightning.attention.fused.tail import FusedTail
-from eca_lightning.backbones.blocks import AttentionBlock, AttentionInvertedResidual, Site
+from eca_lightning.backbones.blocks import AttentionSlot
+from eca_lightning.backbones.network import Slot
 
 Fused = bool | Literal["auto"]
-"""Whether block tails are fused: always, never, or where there is a fused form and it pays."""
-
-Choice = Callable[[int], Sequence[int]]
-"""Maps the number of blocks of a level to the indices of the chosen ones."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a mechanism goes: ``choice`` per feature level; levels not named get nothing."""
-
-    site: Site
-    choice: dict[int, Choice]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One block of a network, with the index of its stage and its feature level."""
-
-    block: AttentionBlock
-    stage: int
-    level: int
-
-
-def _every(blocks: int) -> Sequence[int]:
-    return range(blocks)
-
-
-def _before_last(blocks: int) -> Sequence[int]:
-    return [max(0, blocks - 2)]
-
-
-def _spread(count: int) -> Choice:
-    """Evenly spread, ending with the last: 2 of 4 are 1 and 3, 3 of 6 are 1, 3 and 5."""
-    return lambda blocks: sorted(
-        {(i + 1) * blocks // min(count, blocks) - 1 for i in range(min(count, blocks))}
-    )
-
-
-_EVERYWHERE = Placement("branch", dict.fromkeys(range(1, 6), _every))
-_PLACEMENTS = {
-    "gc": Placement("branch", dict.fromkeys((3, 4, 5), _every)),
-    "a2": Placement("output", {3: _spread(2), 4: _spread(3)}),
-    "nl": Placement("output", {4: _before_last}),
-    "gsop": Placement("branch", dict.fromkeys((3, 4, 5), _spread(1))),
-    "aa": Placement("convolution", dict.fromkeys((3, 4, 5), _every)),
-}
+"""Whether block tails are fused: always, never, or where there is a fused form."""
 
 
 def plug_in(
-    slots: Sequence[Slot], attention: str, options: dict[str, Any], fused: Fused = "auto"
+    slots: Sequence[Slot], attention: str | type[nn.Module], options: dict[str, Any], fused: Fused
 ) -> None:
-    """Put attention into the blocks of a network, in place.
+    """Put attention into the blocks of a network, in place, where the mechanism says.
 
     Args:
         slots: All blocks of the network in forward order.
-        attention: One of `eca_lightning.attention.ATTENTION_NAMES`.
+        attention: See `eca_lightning.attention.attention_class`.
         options: Options of the mechanism; a list gives one value per stage, as the kernels
             ``[3, 5, 5, 7]`` of the released ECA-ResNet-50.
         fused: Whether to fuse the tails of the blocks.
 
     Raises:
         ValueError: If a list has not one value per stage, or the mechanism does not fit a block or
-            has no fused form though it is asked for.
+            has no fused form though it is required.
     """
     stages = slots[-1].stage + 1
     for option, value in options.items():
@@ -99,39 +44,47 @@ def plug_in(
                 f"attention option {option}={list(value)} has {len(value)} values, "
                 f"but the network has {stages} stages: give {stages} values, or one for all"
             )
-    placement = _PLACEMENTS.get(attention, _EVERYWHERE)
+    # A class that is only an nn.Module states nothing, and is placed as the default says.
+    placement = getattr(attention_class(attention), "placement", Attention.placement)
+    plugged = 0
     for level, members in groupby(slots, key=lambda slot: slot.level):
         blocks = list(members)
-        choose = placement.choice.get(level)
+        choose = placement.blocks.get(level)
         for index in choose(len(blocks)) if choose else ():
-            slot = blocks[index]
+            block, stage, _ = blocks[index]
             of_stage = {
-                option: value[slot.stage] if isinstance(value, list | tuple) else value
+                option: value[stage] if isinstance(value, list | tuple) else value
                 for option, value in options.items()
             }
-            _plug_into(slot.block, placement.site, attention, of_stage)
+            _plug_into(block, placement.site, attention, of_stage)
             if fused:
-                _fuse(slot.block, attention, required=fused is True)
+                _fuse(block, attention, required=fused is True)
+            plugged += 1
+    if not plugged:
+        levels = ", ".join(map(str, sorted(placement.blocks)))
+        raise ValueError(f"attention '{attention}' works on levels {levels}: the network has none")
 
 
-def _plug_into(block: AttentionBlock, site: Site, attention: str, options: dict[str, Any]) -> None:
-    if site == "convolution":
-        if isinstance(block, AttentionInvertedResidual) or block.conv2.groups != 1:
-            raise ValueError(
-                f"attention '{attention}' replaces dense 3x3 convolutions, and this network's are "
-                "grouped or depthwise: choose a ResNet or Wide ResNet, or another attention"
-            )
-        channels, stride = block.conv2.out_channels, block.conv2.stride[0]
-        block.conv2 = create_attention(attention, channels, stride=stride, **options)
-    else:
+def _plug_into(
+    block: AttentionSlot, site: Site, attention: str | type[nn.Module], options: dict[str, Any]
+) -> None:
+    if site != "convolution":
         block.attention = create_attention(attention, block.out_channels, **options)
         block.attention_site = site
+        return
+    conv: Any = block.get_submodule(block.conv3x3) if block.conv3x3 else None
+    if conv is None or conv.groups != 1 or conv.in_channels != conv.out_channels:
+        raise ValueError(
+            f"attention '{attention}' replaces dense 3x3 convolutions, which this network does not "
+            "have: choose a ResNet or Wide ResNet, or another attention"
+        )
+    replacement = create_attention(attention, conv.out_channels, stride=conv.stride[0], **options)
+    block.set_submodule(block.conv3x3, replacement)  # type: ignore[arg-type]
 
 
-def _fuse(block: AttentionBlock, attention: str, required: bool) -> None:
-    inverted = isinstance(block, AttentionInvertedResidual)
-    if isinstance(block.attention, ChannelGate) and not inverted:
+def _fuse(block: AttentionSlot, attention: str | type[nn.Module], required: bool) -> None:
+    if isinstance(block.attention, ChannelGate) and block.supports_fused:
         block.fused_tail = FusedTail()
     elif required:
-        what = "MobileNetV2's block" if inverted else f"attention '{attention}'"
+        what = f"attention '{attention}'" if block.supports_fused else "this network's block"
         raise ValueError(f"{what} has no fused form: set fused to auto or false")

@@ -1,24 +1,28 @@
 """ResNets with slots for attention: torchvision's, and He et al.'s for small images."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
 from eca_lightning.backbones.blocks import AttentionBasicBlock, AttentionBottleneck
-from eca_lightning.backbones.placement import Slot
+from eca_lightning.backbones.network import Layout, Network, Slot, Stem, register_backbone
+
+Block = type[AttentionBasicBlock] | type[AttentionBottleneck]
 
 
 def imagenet_resnet(
-    block: type[AttentionBasicBlock] | type[AttentionBottleneck],
+    block: Block,
     layers: Sequence[int],
     num_classes: int,
     in_channels: int,
-    small_stem: bool,
+    stem: Stem | None,
     groups: int = 1,
     width_per_group: int = 64,
     width: int = 64,
-) -> tuple[nn.Module, list[Slot]]:
+) -> Network:
     """Build a ResNet, ResNeXt or Wide ResNet (arXiv 1512.03385, 1611.05431, 1605.07146).
 
     Args:
@@ -26,32 +30,29 @@ def imagenet_resnet(
         layers: Number of blocks of each of the four stages.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.
-        small_stem: A 3x3 convolution of stride 1 and no max-pooling in place of the 7x7 one of
-            stride 2 with max-pooling, for images of 28 to 64 pixels.
+        stem: ``small`` is a 3x3 convolution of stride 1 without max-pooling in place of the 7x7 one
+            of stride 2 with max-pooling, for images of 28 to 64 pixels.
         groups: Groups of the 3x3 convolutions.
         width_per_group: Width of a group in the first stage.
-        width: Channels of the stem and the first stage; each further stage has twice as many.
+        width: Channels of the stem and the first stage; they double with each further stage.
     """
     network = ResNet(
         block, list(layers), num_classes, groups=groups, width_per_group=width_per_group
     )
     if width != 64:
         _change_width(network, block, layers, num_classes, width)
-    if small_stem:
+    if stem == "small":
         network.conv1 = _convolution(in_channels, width, kernel_size=3, stride=1)
         network.maxpool = nn.Identity()
     elif (in_channels, width) != (3, 64):
         network.conv1 = _convolution(in_channels, width, kernel_size=7, stride=2)
-    stages = (network.layer1, network.layer2, network.layer3, network.layer4)
-    return network, _slots(stages, first_level=2)
+    stages = ("layer1", "layer2", "layer3", "layer4")
+    layout = Layout("conv1", ("maxpool", *stages), "fc")
+    return Network(network, _slots(network, stages, first_level=2), layout)
 
 
 def _change_width(
-    network: ResNet,
-    block: type[AttentionBasicBlock] | type[AttentionBottleneck],
-    layers: Sequence[int],
-    num_classes: int,
-    width: int,
+    network: ResNet, block: Block, layers: Sequence[int], num_classes: int, width: int
 ) -> None:
     """Replace all that follows the first convolution, as torchvision's widths are fixed."""
     network.inplanes = width
@@ -61,6 +62,22 @@ def _change_width(
         _initialize(made)
         setattr(network, f"layer{stage + 1}", made)
     network.fc = nn.Linear(network.inplanes, num_classes)
+
+
+_VARIANTS: dict[str, tuple[Block, Sequence[int], dict[str, Any]]] = {
+    # Small enough to learn a small data set from scratch in minutes.
+    "resnet10_half": (AttentionBasicBlock, (1, 1, 1, 1), {"width": 32}),
+    "resnet18": (AttentionBasicBlock, (2, 2, 2, 2), {}),
+    "resnet34": (AttentionBasicBlock, (3, 4, 6, 3), {}),
+    "resnet50": (AttentionBottleneck, (3, 4, 6, 3), {}),
+    "resnet101": (AttentionBottleneck, (3, 4, 23, 3), {}),
+    "resnet152": (AttentionBottleneck, (3, 8, 36, 3), {}),
+    "resnext50_32x4d": (AttentionBottleneck, (3, 4, 6, 3), {"groups": 32, "width_per_group": 4}),
+    "resnext101_32x8d": (AttentionBottleneck, (3, 4, 23, 3), {"groups": 32, "width_per_group": 8}),
+    "wide_resnet50_2": (AttentionBottleneck, (3, 4, 6, 3), {"width_per_group": 128}),
+}
+for _name, (_block, _layers, _options) in _VARIANTS.items():
+    register_backbone(_name)(partial(imagenet_resnet, _block, _layers, **_options))
 
 
 class CifarResNet(nn.Module):
@@ -90,16 +107,31 @@ class CifarResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def cifar_resnet(blocks: int, num_classes: int, in_channels: int) -> tuple[nn.Module, list[Slot]]:
-    """A :class:`CifarResNet`; its stages count as levels C3 to C5, a ResNet's last three."""
+def cifar_resnet(blocks: int, num_classes: int, in_channels: int, stem: Stem | None) -> Network:
+    """Build a `CifarResNet`; its stages count as levels C3 to C5, a ResNet's last three.
+
+    Raises:
+        ValueError: If ``stem`` is ``imagenet``.
+    """
+    if stem == "imagenet":
+        raise ValueError(
+            f"resnet{6 * blocks + 2} is made for small images: leave stem out, or set stem: small"
+        )
     network = CifarResNet(blocks, num_classes, in_channels)
-    return network, _slots((network.layer1, network.layer2, network.layer3), first_level=3)
+    stages = ("layer1", "layer2", "layer3")
+    layout = Layout("conv1", ("relu", *stages), "fc")
+    return Network(network, _slots(network, stages, first_level=3), layout)
 
 
-def _slots(stages: Sequence[nn.Sequential], first_level: int) -> list[Slot]:
+register_backbone("resnet20")(partial(cifar_resnet, 3))
+register_backbone("resnet56")(partial(cifar_resnet, 9))
+
+
+def _slots(network: nn.Module, stages: Sequence[str], first_level: int) -> list[Slot]:
+    named: list[Any] = [network.get_submodule(stage) for stage in stages]
     return [
-        Slot(block, stage, first_level + stage)  # type: ignore[arg-type]
-        for stage, blocks in enumerate(stages)
+        Slot(block, stage, first_level + stage)
+        for stage, blocks in enumerate(named)
         for block in blocks
     ]
 

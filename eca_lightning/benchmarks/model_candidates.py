@@ -21,8 +21,9 @@ import yaml
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from eca_lightning.attention import ATTENTION_NAMES, kernel_size
-from eca_lightning.backbones import BACKBONE_NAMES, BackboneConfig
+from eca_lightning.attention import attention_names
+from eca_lightning.attention.eca import kernel_size
+from eca_lightning.backbones import BackboneConfig, backbone_names
 
 
 class OriginalECA(nn.Module):
@@ -68,16 +69,16 @@ def build(contender: str) -> nn.Module:
 
 def _split(name: str) -> tuple[str | None, str]:
     """Take ``eca_resnet50`` apart into attention and backbone."""
-    for backbone in BACKBONE_NAMES:
+    for backbone in backbone_names():
         attention = name.removesuffix(backbone).removesuffix("_")
         if name == backbone:
             return None, backbone
-        if name.endswith(f"_{backbone}") and attention in ATTENTION_NAMES:
+        if name.endswith(f"_{backbone}") and attention in attention_names():
             return attention, backbone
     raise ValueError(
-        f"contenders: {name!r} is no network: give a backbone ({', '.join(BACKBONE_NAMES)}), "
+        f"contenders: {name!r} is no network: give a backbone ({', '.join(backbone_names())}), "
         f"attention and backbone, such as eca_resnet50, or the path of a YAML file; attention is "
-        f"one of {', '.join(ATTENTION_NAMES)}"
+        f"one of {', '.join(attention_names())}"
     )
 
 

@@ -14,7 +14,7 @@ from torchvision.models import ResNet50_Weights
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
 from eca_lightning.utils.atomic import atomic_write
-from eca_lightning.weights.infer_backbone import recognize
+from eca_lightning.weights.infer_backbone import infer_backbone
 from eca_lightning.weights.match import Match, load_weights, match_weights, summary
 from eca_lightning.weights.read import WeightsFile, read_weights
 
@@ -39,7 +39,7 @@ def load_classifier(path: str | Path) -> ImageClassifier:
         ValueError: If it cannot be read, or its weights are of no network of this package.
     """
     weights = read_weights(path)
-    model = _classifier(weights, weights.backbone or recognize(weights))
+    model = _classifier(weights, weights.backbone or infer_backbone(weights))
     load_weights(model.backbone, weights)
     return model.eval()
 
@@ -83,7 +83,7 @@ def import_weights(
         blur = str(weights.backbone.blur_pool).lower()
         raise ValueError(f"{source} is of a network with blur_pool: {blur}: set it in --backbone")
     known = backbone or weights.backbone
-    config = known or recognize(weights)
+    config = known or infer_backbone(weights)
     model = _classifier(weights, config, mean, std)
     match = match_weights(model.backbone, weights.tensors)
     _print(weights, config, match, model.class_names)

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.weights.match import compare, is_classifier, summary, without_classifier
+from eca_lightning.backbones.network import outline
+from eca_lightning.weights.match import compare, summary
 from eca_lightning.weights.read import read_weights
 
 
@@ -38,9 +39,10 @@ def load_backbone(detector: nn.Module, path: str | Path) -> str:
             f"{path} is of a network with blur_pool: {str(saved.blur_pool).lower()}: "
             "set the backbone's blur_pool to that, or give another file"
         )
-    given = without_classifier(weights.tensors)
+    layout = outline(here.name).layout
+    given = layout.of_body(weights.tensors)
     body = network.backbone.body
-    mismatches = compare(body.state_dict(), given)
+    mismatches = compare(body.state_dict(), given, layout)
     if mismatches:
         raise ValueError(
             f"the weights of {path} are not those of the detector's backbone: "
@@ -49,7 +51,7 @@ def load_backbone(detector: nn.Module, path: str | Path) -> str:
             "set the detector's backbone to the file's network, or give another file"
         )
     body.load_state_dict(given, strict=False)
-    left_out = [key for key in weights.tensors if is_classifier(key)]
+    left_out = [key for key in weights.tensors if layout.is_classifier(key)]
     return (
         f"backbone: {len(given)} tensors of {path}; "
         f"left out: {', '.join(left_out) if left_out else 'none'}"

@@ -6,6 +6,7 @@ plain ResNet the detectors are torchvision's own, keys of the state dict and out
 """
 
 import inspect
+from collections import OrderedDict
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import partial
@@ -14,19 +15,19 @@ from typing import Any, Literal, get_args
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import (
     ExtraFPNBlock,
+    FeaturePyramidNetwork,
     LastLevelMaxPool,
     LastLevelP6P7,
 )
 
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.backbones.features import body_and_stages, stage_channels
+from eca_lightning.backbones.features import FeaturePyramid
 from eca_lightning.detection.backbone_weights import load_backbone
 
 __all__ = ["FIRST_LABEL", "DetectorConfig", "DetectorName", "Norm", "load_backbone"]
@@ -116,7 +117,7 @@ class DetectorConfig:
         """
         self._check()
         is_retinanet = self.name == "retinanet"
-        pyramid = self._pyramid()
+        pyramid: Any = self._pyramid()
         levels = len(pyramid.fpn.inner_blocks) + (2 if is_retinanet else 1)
         anchors = self._anchors(levels)
         key = "anchor_generator" if is_retinanet else "rpn_anchor_generator"
@@ -189,29 +190,25 @@ class DetectorConfig:
                     f"known: {', '.join(allowed_options)}"
                 )
 
-    def _pyramid(self) -> BackboneWithFPN:
-        body, stages = body_and_stages(self.backbone.build())
-        if not 0 <= self.trainable_layers <= len(stages):
+    def _pyramid(self) -> nn.Module:
+        # RetinaNet does without its finest level, which has too many anchors.
+        body = FeaturePyramid(self.backbone.build(), 2 if self.name == "retinanet" else 1)
+        if not 0 <= self.trainable_layers <= len(body.stages):
             raise ValueError(
-                f"trainable_layers must be from 0 to {len(stages)}, the stages of "
+                f"trainable_layers must be from 0 to {len(body.stages)}, the stages of "
                 f"{self.backbone.name}, got {self.trainable_layers}"
             )
-        if self.trainable_layers < len(stages):
-            _fix(body, stages[-1 - self.trainable_layers])
+        if self.trainable_layers < len(body.stages):
+            _fix(body, body.stages[-1 - self.trainable_layers])
         if self.norm == "frozen":
             _frozen(body)
         elif self.norm == "sync":
             nn.SyncBatchNorm.convert_sync_batchnorm(body)
-        # RetinaNet does without its finest level, which has too many anchors.
-        levels = stages[2:] if self.name == "retinanet" else stages[1:]
-        channels = [stage_channels(body.get_submodule(level)) for level in levels]
-        return BackboneWithFPN(
-            body,
-            {level: str(number) for number, level in enumerate(levels)},
-            channels,
-            self.fpn_channels,
-            extra_blocks=self._coarse_levels(channels[-1]),
-        )
+        coarse = self._coarse_levels(body.out_channels[-1])
+        fpn = FeaturePyramidNetwork(body.out_channels, self.fpn_channels, coarse)
+        pyramid: Any = nn.Sequential(OrderedDict(body=body, fpn=fpn))
+        pyramid.out_channels = self.fpn_channels  # torchvision's detectors ask for it
+        return pyramid
 
     def _coarse_levels(self, c5_channels: int) -> ExtraFPNBlock:
         if self.name != "retinanet":
@@ -240,11 +237,11 @@ def _plain_options(detector: type[nn.Module]) -> list[str]:
     return sorted({*known} - _NOT_PLAIN - {f.name for f in fields(DetectorConfig)})
 
 
-def _fix(body: nn.Module, last: str) -> None:
-    """Let the children of a body learn nothing from the first up to the last named, in place."""
-    for name, child in body.named_children():
-        setattr(body, name, _frozen(child).requires_grad_(False))
-        if name == last:
+def _fix(body: FeaturePyramid, last: str) -> None:
+    """Freeze the modules of a body, in place, from the first up to the last named."""
+    for step in body.steps:
+        body.set_submodule(step, _frozen(body.get_submodule(step)).requires_grad_(False))
+        if step == last:
             return
 
 

@@ -1,4 +1,4 @@
-"""Where a classifier looks: Grad-CAM.
+"""Grad-CAM: where a classifier looks.
 
 Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization. Ramprasaath R.
 Selvaraju, Michael Cogswell, Abhishek Das, Ramakrishna Vedantam, Devi Parikh, Dhruv Batra.
@@ -16,42 +16,40 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eca_lightning.backbones.features import body_and_stages
+from eca_lightning.backbones.features import last_stage
 
 
 @dataclass(frozen=True)
 class View:
-    """What a classifier makes of some images.
+    """Grad-CAM of a classifier on some images.
 
     Attributes:
         title: The classifier.
-        maps: Where it looks for their true class, (N, h, w), from 0 on.
-        chances: Its probabilities, (N, num_classes).
+        maps: Its maps for their true classes, (N, h, w), at least 0.
+        probabilities: Its probabilities, (N, num_classes).
     """
 
     title: str
     maps: Tensor
-    chances: Tensor
+    probabilities: Tensor
 
 
 def grad_cam(network: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Weigh the maps of the last stage by the mean gradient of a class's logit (Eq. 1 and 2).
+    """Weight the maps of the last stage by the mean gradient of a class's logit (Eq. 1 and 2).
 
     Args:
         network: A classification network of `create_backbone`; it is left untouched.
         inputs: Its input, (N, C, H, W), float32.
-        labels: The class of each image to look for, (N,).
+        labels: The class to explain, for each image, (N,).
 
     Returns:
-        Maps of the last stage's size, (N, h, w), from 0 on, and the logits, (N, num_classes).
+        Maps of the last stage's size, (N, h, w), at least 0, and the logits, (N, num_classes).
     """
     network = deepcopy(network).float().eval()
-    body, stages = body_and_stages(network)
     maps: list[Tensor] = []
-    stage = body.get_submodule(stages[-1])
-    stage.register_forward_hook(lambda module, arguments, output: maps.append(output))
+    last_stage(network).register_forward_hook(lambda *call: maps.append(call[2]))
     with torch.enable_grad():
-        # The gradient of the maps is asked for, even if that of all weights is switched off.
+        # The maps need a gradient even if no weight does.
         logits = network(inputs.contiguous(memory_format=torch.channels_last).requires_grad_())
         wanted = logits.gather(1, labels[:, None]).sum()
         (gradients,) = torch.autograd.grad(wanted, maps[0])
@@ -62,12 +60,12 @@ def grad_cam(network: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor
 def draw(
     images: Tensor, labels: Tensor, views: Sequence[View], names: Sequence[str] | None
 ) -> Figure:
-    """A column for each image: it, and where each classifier looks for its true class.
+    """Draw a column for each image: the image, and the map of each classifier over it.
 
     Args:
         images: (N, 3, H, W), uint8.
         labels: True class of each, (N,).
-        views: What the classifiers make of them.
+        views: Grad-CAM of each classifier.
         names: Name of each class, where known.
     """
 
@@ -90,9 +88,9 @@ def draw(
             heat = _enlarged(view.maps[column], image.shape[1:])
             axes.imshow(pixels)
             axes.imshow(heat, cmap="turbo", vmin=0, vmax=1, alpha=0.2 + 0.45 * heat)
-            taken = int(view.chances[column].argmax())
+            taken = int(view.probabilities[column].argmax())
             axes.set_title(
-                f"{name(taken)}, {view.chances[column, taken]:.0%}",
+                f"{name(taken)}, {view.probabilities[column, taken]:.0%}",
                 fontsize=9,
                 color="black" if taken == label else "tab:red",
             )
@@ -100,6 +98,6 @@ def draw(
 
 
 def _enlarged(heat: Tensor, size: Sequence[int]) -> NDArray[np.float32]:
-    """A map (h, w) at the size of its image, its maximum being 1."""
+    """Resize a map (h, w) to its image and scale its maximum to 1."""
     heat = F.interpolate(heat[None, None], tuple(size), mode="bilinear")[0, 0]
     return (heat / heat.max().clamp(min=1e-12)).cpu().numpy()

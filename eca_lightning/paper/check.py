@@ -9,7 +9,7 @@ import torch
 from eca_lightning.attention.eca import EfficientChannelAttention
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.complexity import Complexity, complexity
-from eca_lightning.backbones.factory import stages_of_blocks
+from eca_lightning.backbones.network import outline
 from eca_lightning.detection.complexity import detector_complexity
 from eca_lightning.detection.networks import DetectorConfig
 from eca_lightning.paper.tables import PaperModel, Printed
@@ -100,7 +100,7 @@ def _kernel_sizes(config: BackboneConfig | DetectorConfig) -> tuple[int, ...]:
         return ()
     with torch.device("meta"):
         network = config.build()
-    stages = stages_of_blocks(config.name)
+    stages = outline(config.name).stages
     sizes = {
         stages[name.removesuffix(".attention")]: module.kernel_size
         for name, module in network.named_modules()

@@ -1,129 +1,135 @@
-"""Which network weights belong to, by their names and shapes."""
+"""Infer the network that weights belong to from their names and shapes."""
 
 from collections.abc import Mapping
-from functools import cache
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Size
 
-from eca_lightning.attention import ATTENTION_NAMES
-from eca_lightning.backbones.factory import (
-    BACKBONE_NAMES,
-    BackboneConfig,
-    create_backbone,
-    stages_of_blocks,
-)
-from eca_lightning.weights.match import is_classifier, is_counter
+from eca_lightning.attention.base import attention_class, attention_names
+from eca_lightning.backbones.factory import BackboneConfig, create_backbone
+from eca_lightning.backbones.network import Layout, backbone_names, outline
+from eca_lightning.weights.match import is_counter
 from eca_lightning.weights.read import WeightsFile
-
-_FIRST = ("conv1.weight", "features.0.0.weight")
 
 Shapes = Mapping[str, Size]
 Choice = tuple[str | None, dict[str, Any]]
 """An attention and its options."""
 
 
-def recognize(weights: WeightsFile) -> BackboneConfig:
-    """Find the network that weights belong to.
+def infer_backbone(weights: WeightsFile) -> BackboneConfig:
+    """Infer the network that weights belong to.
 
     Names and shapes show depth and width, the classes, the channels of images, a ResNet's small
     stem, attention, and kernel or reduction of each stage. They do not show MobileNetV2's small
-    stem, blur pooling, se_var1 and where aa is: name a network with these yourself.
+    stem, blur pooling, se_var1 and the site of aa: networks with these must be given by name.
 
     Args:
-        weights: The weights. A few may be missing or in excess: that is for
-            `eca_lightning.weights.match.match_weights` to report.
+        weights: The weights. A few may be missing or in excess, which
+            `eca_lightning.weights.match.match_weights` reports.
 
     Raises:
-        ValueError: If the network is none of this package, or its attention cannot be told.
+        ValueError: If the network is none of this package, or its attention cannot be inferred.
     """
     shapes = {key: value.shape for key, value in weights.tensors.items()}
-    trunk = _trunk(shapes).items()
-    name = min(BACKBONE_NAMES, key=lambda name: len(_trunk(_plain(name)).items() ^ trunk))
-    shared = len(_trunk(_plain(name)).items() & trunk)
+    name = min(backbone_names(), key=lambda name: _distance(name, shapes))
+    layout, plain, _ = outline(name)
+    trunk = _trunk(shapes, layout)
+    shared = len(_trunk(plain, layout).items() & trunk.items())
     if 2 * shared < len(trunk):
         raise ValueError(
             f"{weights.path} is of no network of this package ({', '.join(islice(shapes, 3))}, ...)"
             f": the nearest, {name}, has {shared} of its {len(trunk)} tensors. Give weights of "
-            f"{', '.join(BACKBONE_NAMES)}"
+            f"{', '.join(backbone_names())}"
         )
     settings: dict[str, Any] = {}
+    stem = f"{layout.stem}.weight"
     for key, shape in shapes.items():
-        if is_classifier(key):
+        if layout.is_classifier(key):
             settings["num_classes"] = shape[0]
-        elif key in _FIRST and len(shape) == 4:
+        elif key == stem and len(shape) == 4:
             settings["in_channels"] = shape[1]
-            if _plain(name)[key][2] == 7 and shape[2] == 3:
+            if plain[key][2] == 7 and shape[2] == 3:
                 settings["stem"] = "small"
-    choice = _attention(name, shapes)
+    choice = _infer_attention(name, shapes)
     if choice is None:
         raise ValueError(
-            f"{weights.path} is of a {name}, and its attention cannot be told from the weights: "
-            "give the network that they are of as --backbone"
+            f"{weights.path} is of a {name}, and its attention cannot be inferred from the "
+            "weights: give their network as --backbone"
         )
     return BackboneConfig(name, *choice, **settings)
 
 
-@cache
-def _plain(name: str) -> Shapes:
-    return _shapes(name)
+def _distance(name: str, shapes: Shapes) -> int:
+    """Count the weights of the trunk by which a plain network and weights differ."""
+    layout, plain, _ = outline(name)
+    return len(_trunk(plain, layout).items() ^ _trunk(shapes, layout).items())
 
 
-def _shapes(name: str, attention: str | None = None, options: Any = None) -> Shapes:
-    with torch.device("meta"):
-        state = create_backbone(name, attention, options).state_dict()
-    return {key: value.shape for key, value in state.items()}
-
-
-def _trunk(shapes: Shapes) -> Shapes:
-    """Leave out what classes, images and attention change, and what old files have not."""
+def _trunk(shapes: Shapes, layout: Layout) -> Shapes:
+    """Drop what classes, images and attention change, and the counters that old files lack."""
     return {
         key: shape
         for key, shape in shapes.items()
-        if not (is_classifier(key) or is_counter(key) or key in _FIRST or ".attention." in key)
+        if not (
+            layout.is_classifier(key)
+            or is_counter(key)
+            or key == f"{layout.stem}.weight"
+            or ".attention." in key
+        )
     }
 
 
-def _attention(name: str, shapes: Shapes) -> Choice | None:
-    """Choose the plainest attention with these shapes; None if there is none."""
+def _infer_attention(name: str, shapes: Shapes) -> Choice | None:
+    """Choose the attention with the fewest options that has these shapes; None if there is none."""
     attended = {key: shape for key, shape in shapes.items() if ".attention." in key}
     if not attended:
-        return (None, {})
-    families = _families(name, attended)
-    for attention, options in families or [(other, {}) for other in ATTENTION_NAMES]:
-        try:
-            ours = _shapes(name, attention, options)
-        except ValueError:  # it does not fit this network
-            continue
-        if attended == {key: shape for key, shape in ours.items() if ".attention." in key}:
+        return None, {}
+    nearest: Choice | None = None
+    for attention in attention_names():
+        options = _infer_options(name, attention, attended)
+        if _attention_shapes(name, attention, options) == attended:
+            for option in list(options):
+                fewer = {key: value for key, value in options.items() if key != option}
+                if _attention_shapes(name, attention, fewer) == attended:
+                    options = fewer
             return attention, options
-    return families[-1] if families else None
+        if options:  # the mechanism knows these weights, of which some are missing or in excess
+            nearest = attention, options
+    return nearest
 
 
-def _families(name: str, attended: Shapes) -> list[Choice]:
-    """List the options of ECA, ECA-NS or SE that the shapes may stand for, the plainest first."""
-    stages = stages_of_blocks(name)
-    first: dict[str, dict[int, Size]] = {}  # of each stage, by the parameter's name in attention
+def _infer_options(name: str, attention: str, attended: Shapes) -> dict[str, Any]:
+    """Ask a mechanism for its options, stage by stage; those that differ become lists."""
+    stages = outline(name).stages
+    blocks: dict[int, dict[str, dict[str, Size]]] = {}
     for key, shape in attended.items():
-        block, parameter = key.split(".attention.")
+        block, _, parameter = key.partition(".attention.")
         if block in stages:
-            first.setdefault(parameter, {}).setdefault(stages[block], shape)
-    count = max(stages.values()) + 1
+            blocks.setdefault(stages[block], {}).setdefault(block, {})[parameter] = shape
+    mechanism: Any = attention_class(attention)
+    inferred = {
+        stage: mechanism.infer_options(next(iter(found.values())))
+        for stage, found in blocks.items()
+    }
+    known = [options for options in inferred.values() if options]
+    if not known:
+        return {}
+    # A stage without the mechanism takes the first one's options.
+    each = [inferred.get(stage) or known[0] for stage in range(max(stages.values()) + 1)]
+    options = {}
+    for option in known[0]:
+        values = [of_stage[option] for of_stage in each]
+        options[option] = values[0] if len(set(values)) == 1 else values
+    return options
 
-    def spellings(
-        attention: str, option: str, values: dict[int, int], **others: Any
-    ) -> list[Choice]:
-        each = [values.get(stage, next(iter(values.values()))) for stage in range(count)]
-        return [(attention, {**o, **others}) for o in ({}, {option: each[0]}, {option: each})]
 
-    if first.keys() == {"conv.weight"} and all(s[0] == 1 for s in first["conv.weight"].values()):
-        return spellings("eca", "kernel", {i: s[-1] for i, s in first["conv.weight"].items()})
-    if first.keys() == {"weight"}:
-        return spellings("eca_ns", "kernel", {i: s[-1] for i, s in first["weight"].items()})
-    if {"fc1.weight", "fc2.weight"} <= first.keys():
-        reductions = {i: s[1] // s[0] for i, s in first["fc1.weight"].items()}
-        bias = {"bias": True} if "fc1.bias" in first else {}
-        return spellings("se", "reduction", reductions, **bias)
-    return []
+def _attention_shapes(name: str, attention: str, options: dict[str, Any]) -> Shapes | None:
+    """Return the shapes of attention's weights in a network; None if it does not fit there."""
+    try:
+        with torch.device("meta"):
+            state = create_backbone(name, attention, options).state_dict()
+    except ValueError:
+        return None
+    return {key: value.shape for key, value in state.items() if ".attention." in key}

@@ -1,13 +1,14 @@
-"""Weights of others, or of before, in a network of `create_backbone`."""
+"""Match weights with a network of `create_backbone`, and load them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
-from torchvision.models._utils import IntermediateLayerGetter
 
-from eca_lightning.weights.identity_init import neutralize
+from eca_lightning.backbones.features import FeaturePyramid
+from eca_lightning.backbones.network import Layout, layout_of
+from eca_lightning.weights.identity_init import init_as_identity, starts_as_identity
 from eca_lightning.weights.read import WeightsFile, read_weights
 
 _KERNELS = (".attention.conv.weight", ".attention.weight")  # of ECA and of ECA-NS
@@ -16,13 +17,13 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A weight that a file and a network do not share.
+    """A weight by which a file and a network differ.
 
     Attributes:
         kind: ``missing`` in the file, ``unexpected`` in the network, or in both and ``of another``
             shape, kernel size or number of classes.
         key: Its name.
-        detail: What the file has instead of what; empty for the first two kinds.
+        detail: The file's shape and the network's; empty for the first two kinds.
     """
 
     kind: str
@@ -32,13 +33,13 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Match:
-    """What of a file fits a network.
+    """Which weights of a file fit a network.
 
     Attributes:
         tensors: The weights that fit, by the network's names.
-        mismatches: Those that do not, or that the file lacks.
-        neutral: Whether the file is of the network without attention, so that the attention is
-            going to start neutrally.
+        mismatches: Weights that do not fit, or that the file lacks.
+        neutral: Whether the file is of the network without attention, and the attention will start
+            as the identity.
     """
 
     tensors: Mapping[str, Tensor]
@@ -49,20 +50,19 @@ class Match:
         """Copy the weights that fit into the network they were matched with."""
         network.load_state_dict(self.tensors, strict=False)
         if self.neutral:
-            neutralize(network)
+            init_as_identity(network)
 
 
 def load_weights(network: nn.Module, source: WeightsFile | str | Path) -> None:
     """Load weights into a network in place, all of them or none.
 
-    Weights of a network without attention fit the same network with attention, which then starts
-    neutrally: the outputs are those without, see `identity_init`. A network of
-    features takes the weights of its classification network.
+    Weights of a network without attention fit the same network with attention that can start as the
+    identity, see `identity_init`: the outputs are those without attention. A network of features
+    takes the weights of its classification network.
 
     Args:
-        network: What `create_backbone` makes.
-        source: A file that `eca_lightning.weights.read.read_weights` takes, or what it
-            read.
+        network: A network of `create_backbone`.
+        source: A file that `read_weights` takes, or what it read.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -80,35 +80,33 @@ def load_weights(network: nn.Module, source: WeightsFile | str | Path) -> None:
 
 
 def match_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
-    """Tell which weights fit a network, without changing it.
+    """Find out which weights fit a network, without changing it.
 
     Args:
-        network: What `create_backbone` makes.
+        network: A network of `create_backbone`.
         tensors: Weights by the names that `create_backbone` gives them.
     """
-    if isinstance(network, IntermediateLayerGetter):
-        tensors = without_classifier(tensors)
+    layout = layout_of(network)
+    if isinstance(network, FeaturePyramid):
+        tensors = layout.of_body(tensors)
     expected = network.state_dict()
-    mismatches = compare(expected, tensors)
-    neutral = any(map(_is_attention, expected)) and not any(map(_is_attention, tensors))
+    mismatches = compare(expected, tensors, layout)
+    is_plain = any(map(_is_attention, expected)) and not any(map(_is_attention, tensors))
+    neutral = is_plain and starts_as_identity(network)
     if neutral:
         mismatches = [m for m in mismatches if not _is_attention(m.key)]
+    elif is_plain:
+        why = "(the attention states no gate_layers with which it starts as the identity)"
+        mismatches = [replace(m, detail=why) if _is_attention(m.key) else m for m in mismatches]
     unfit = {mismatch.key for mismatch in mismatches}
     fit = {k: v for k, v in tensors.items() if k in expected and k not in unfit}
     return Match(fit, mismatches, neutral)
 
 
-def without_classifier(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name the weights as `eca_lightning.backbones.features.FeaturePyramid` does."""
-    return {
-        key.removeprefix("features."): value
-        for key, value in tensors.items()
-        if not is_classifier(key)
-    }
-
-
-def compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[Mismatch]:
-    """List in what the weights of a file differ from those of a network, by name and shape.
+def compare(
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], layout: Layout
+) -> list[Mismatch]:
+    """List how the weights of a file differ from those of a network, by name and shape.
 
     The norms' counters of batches, which change no output, may be on one side alone.
     """
@@ -119,7 +117,7 @@ def compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list
         if key not in given or given[key].shape == tensor.shape:
             continue
         ours, theirs = tuple(tensor.shape), tuple(given[key].shape)
-        if is_classifier(key) and theirs and theirs[1:] == ours[1:]:
+        if layout.is_classifier(key) and theirs and theirs[1:] == ours[1:]:
             kind, detail = "number of classes", f"{theirs[0]} instead of {ours[0]}"
         elif key.endswith(_KERNELS) and theirs[:-1] == ours[:-1]:
             kind, detail = "kernel size", f"k = {theirs[-1]} instead of {ours[-1]}"
@@ -130,7 +128,7 @@ def compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list
 
 
 def summary(mismatches: Sequence[Mismatch]) -> str:
-    """Say in one line how many weights do not match, and the first of each kind."""
+    """Summarize in one line how many weights do not match, with the first of each kind."""
     phrases = []
     for kind in dict.fromkeys(mismatch.kind for mismatch in mismatches):
         keys = [f"{m.key} {m.detail}".rstrip() for m in mismatches if m.kind == kind]
@@ -139,13 +137,8 @@ def summary(mismatches: Sequence[Mismatch]) -> str:
     return "; ".join(phrases)
 
 
-def is_classifier(key: str) -> bool:
-    """Whether a weight is the last layer's."""
-    return key.startswith(("fc.", "classifier."))
-
-
 def is_counter(key: str) -> bool:
-    """Whether it is a norm's number of batches."""
+    """Whether a weight is a norm's counter of batches."""
     return key.endswith("num_batches_tracked")
 
 

@@ -1,8 +1,7 @@
-"""Files of weights: read without running anything in them, their keys translated into ours.
+"""Read files of weights without running anything in them, and translate their keys.
 
-Attention lies in a block under ``attention`` here. The original project, BangguWu/ECANet on GitHub,
-calls it ``eca`` in residual blocks and appends it to the ``conv`` of MobileNetV2's; timm calls it
-``se`` whatever it is, and makes SE's maps of 1x1 convolutions. All else is named as torchvision's.
+Attention is ``attention`` in a block here; each mechanism states its names in other projects. All
+other weights are named as in torchvision.
 """
 
 import re
@@ -14,21 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eca_lightning.attention.base import ForeignKey, attention_class, attention_names
 from eca_lightning.backbones.factory import BackboneConfig
 
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # of DataParallel and torch.compile
 _OF_TASK = "backbone."  # the network within an ImageClassifier
-_TRANSLATIONS = (
-    (re.compile(r"^(layer\d+\.\d+)\.(?:eca|se)\."), r"\1.attention."),
-    (re.compile(r"^(features\.\d+)\.conv\.\d+\.conv\.weight$"), r"\1.attention.conv.weight"),
-)
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 _DOWNLOAD = "download it again, or have its state dict saved alone"
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The weights of a classification network and what their file says about them.
+    """The weights of a classification network and the metadata of their file.
 
     Attributes:
         path: The file.
@@ -48,9 +44,9 @@ class WeightsFile:
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """Read the weights of a classification network, whoever wrote them.
+    """Read the weights of a classification network.
 
-    Known are checkpoints of `ImageClassifier` and of the original project, and state dicts of
+    It takes checkpoints of `ImageClassifier` and of the original project, and state dicts of
     `create_backbone`, of torchvision's networks and of timm's ``resnet`` family, as `torch.save`
     writes them or as ``.safetensors``, with or without the prefixes of DataParallel and
     torch.compile.
@@ -60,7 +56,7 @@ def read_weights(path: str | Path) -> WeightsFile:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, is something else or holds no such weights.
+        ValueError: If the file is damaged, has another format or holds no such weights.
         ImportError: If it is a ``.safetensors`` and the package of that name is missing.
     """
     path = Path(path)
@@ -93,7 +89,7 @@ def read_weights(path: str | Path) -> WeightsFile:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"weights not found: there is no file {path}")
+        raise FileNotFoundError(f"weights not found: {path}")
     with path.open("rb") as file:
         start = file.read(256)
     if not start:
@@ -136,17 +132,19 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _translated(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the weights of the network, without what stands beside it, our names and shapes."""
+    """Return the weights of the network alone, by the names and shapes of `create_backbone`."""
     of_task = any(key.startswith(_OF_TASK) for key in tensors)
+    mechanisms: list[Any] = [attention_class(name) for name in attention_names()]
+    known: dict[ForeignKey, None] = dict.fromkeys(
+        key for mechanism in mechanisms for key in mechanism.foreign_keys
+    )
     translated = {}
     for key, value in tensors.items():
         if of_task and not key.startswith(_OF_TASK):
             continue
         key = key.removeprefix(_OF_TASK)
-        for theirs, ours in _TRANSLATIONS:
-            key = theirs.sub(ours, key)
-        if re.search(r"\.attention\.fc[12]\.weight$", key):
-            value = value.flatten(1)
+        for foreign in known:
+            key, value = foreign.translate(key, value)
         translated[key] = value
     return translated
 

@@ -8,10 +8,10 @@ import torchvision
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from eca_lightning import create_backbone
-from eca_lightning.attention import ATTENTION_NAMES
-from eca_lightning.backbones import BACKBONE_NAMES, BackboneConfig
+from eca_lightning.attention import attention_names
+from eca_lightning.backbones import BackboneConfig, backbone_names
 
-FROM_TORCHVISION = [name for name in BACKBONE_NAMES if hasattr(torchvision.models, name)]
+FROM_TORCHVISION = [name for name in backbone_names() if hasattr(torchvision.models, name)]
 # These repeat the blocks of another network, deeper or wider.
 REPEATS = {"resnet18", "resnet34", "resnet56", "resnet101", "resnet152"}
 REPEATS |= {"resnext101_32x8d", "wide_resnet50_2"}
@@ -23,8 +23,8 @@ IMPOSSIBLE = {  # pair -> what the error has to name
 }
 PAIRS = [
     (name, attention)
-    for name in BACKBONE_NAMES
-    for attention in ATTENTION_NAMES
+    for name in backbone_names()
+    for attention in attention_names()
     if name not in REPEATS and (name, attention) not in IMPOSSIBLE
 ]
 
@@ -90,8 +90,8 @@ def test_impossible_pairs_say_why(name, attention):
 @pytest.mark.parametrize(
     ("name", "attention"),
     [
-        *(("resnet18", attention) for attention in ATTENTION_NAMES if attention != "aa"),
-        *((name, "eca") for name in BACKBONE_NAMES if name != "resnet18"),
+        *(("resnet18", attention) for attention in attention_names() if attention != "aa"),
+        *((name, "eca") for name in backbone_names() if name != "resnet18"),
     ],
 )
 def test_attention_adds_only_its_own_keys(name, attention):

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.ops import Conv2dNormActivation, FrozenBatchNorm2d
 
 from eca_lightning import create_backbone
-from eca_lightning.attention import ATTENTION_NAMES
+from eca_lightning.attention import attention_names
 from eca_lightning.backbones.fold_bn import fold_batch_norms
 
 
@@ -29,7 +29,7 @@ def norms(network):
     return sum(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d) for m in network.modules())
 
 
-@pytest.mark.parametrize("attention", ATTENTION_NAMES)
+@pytest.mark.parametrize("attention", attention_names())
 def test_outputs_are_the_same_with_each_attention(attention):
     torch.manual_seed(0)
     network = settled(create_backbone("resnet20", attention, num_classes=3))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from eca_lightning import create_attention
-from eca_lightning.attention import ATTENTION_NAMES
+from eca_lightning.attention import attention_names
 
 CHANNELS = 32
 SIZES = [(5, 7), (1, 1)]
@@ -46,7 +46,7 @@ def images(
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", ATTENTION_NAMES)
+@pytest.mark.parametrize("name", attention_names())
 def test_keeps_shape_dtype_and_memory_format(name, size, dtype, memory_format):
     x = images(size, dtype, memory_format)
     y = build(name).to(dtype)(x)
@@ -57,14 +57,14 @@ def test_keeps_shape_dtype_and_memory_format(name, size, dtype, memory_format):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", ATTENTION_NAMES)
+@pytest.mark.parametrize("name", attention_names())
 def test_keeps_the_device(name, device):
     assert build(name).to(device)(images().to(device)).device.type == device
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ATTENTION_NAMES)
+@pytest.mark.parametrize("name", attention_names())
 def test_autocast_keeps_dtype_and_memory_format(name, dtype, memory_format):
     module, x = build(name), images(dtype=dtype, memory_format=memory_format)
     with torch.autocast("cpu", torch.bfloat16):
@@ -74,7 +74,7 @@ def test_autocast_keeps_dtype_and_memory_format(name, dtype, memory_format):
     assert y.is_contiguous(memory_format=memory_format)
 
 
-@pytest.mark.parametrize("name", ATTENTION_NAMES)
+@pytest.mark.parametrize("name", attention_names())
 def test_autocast_computes_what_float32_computes(name):
     module, x = build(name).eval(), images()
     with torch.autocast("cpu", torch.bfloat16):
@@ -83,7 +83,7 @@ def test_autocast_computes_what_float32_computes(name):
     assert (y - expected).norm() < 0.03 * expected.norm()
 
 
-@pytest.mark.parametrize("name", ATTENTION_NAMES)
+@pytest.mark.parametrize("name", attention_names())
 def test_copies_are_equal_and_independent(name):
     module, x = build(name).eval(), images()
     fresh = create_attention(name, CHANNELS).eval()
@@ -97,7 +97,7 @@ def test_copies_are_equal_and_independent(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "backend"), [("eca", "inductor"), *((name, "aot_eager") for name in ATTENTION_NAMES)]
+    ("name", "backend"), [("eca", "inductor"), *((name, "aot_eager") for name in attention_names())]
 )
 def test_compiles_whole_forward_and_backward(name, backend):
     torch.compiler.reset()
@@ -112,7 +112,7 @@ def test_compiles_whole_forward_and_backward(name, backend):
     torch.testing.assert_close(outcomes[1], outcomes[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ATTENTION_NAMES)
+@pytest.mark.parametrize("name", attention_names())
 def test_exports_with_a_free_batch_and_a_free_size(name):
     module = build(name).eval()
     free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
@@ -121,7 +121,7 @@ def test_exports_with_a_free_batch_and_a_free_size(name):
     torch.testing.assert_close(program.module()(other), module(other))
 
 
-@pytest.mark.parametrize("name", ATTENTION_NAMES)
+@pytest.mark.parametrize("name", attention_names())
 def test_gradients_of_input_and_parameters_are_right(name):
     channels, options = GRADCHECK_CASES.get(name, (16, {}))
     module = build(name, channels, **options).double()

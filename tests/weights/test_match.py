@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from eca_lightning import create_backbone
-from eca_lightning.attention import ATTENTION_NAMES
-from eca_lightning.weights.infer_backbone import recognize
+from eca_lightning.attention import attention_names
+from eca_lightning.weights.infer_backbone import infer_backbone
 from eca_lightning.weights.match import load_weights, match_weights
 from eca_lightning.weights.read import WeightsFile, read_weights
 
@@ -42,7 +42,7 @@ def lively(network):
 def loaded(path):
     """The network that a file is of, with its weights."""
     weights = read_weights(path)
-    config = recognize(weights)
+    config = infer_backbone(weights)
     network = config.build()
     load_weights(network, weights)
     return config, network.eval()
@@ -137,13 +137,13 @@ def test_state_dicts_of_torchvision(tmp_path, name, suffix):
 def test_own_state_dicts_tell_their_network(settings):
     with torch.device("meta"):
         state = create_backbone(**settings).state_dict()
-    config = recognize(WeightsFile(Path("own.pth"), state, None, None, {}, None))
+    config = infer_backbone(WeightsFile(Path("own.pth"), state, None, None, {}, None))
     assert {key: getattr(config, key) for key in settings} == settings
 
 
 @pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2"])
 @pytest.mark.parametrize(
-    "attention", [name for name in ATTENTION_NAMES if name not in ("none", "se_var1", "aa")]
+    "attention", [name for name in attention_names() if name not in ("none", "se_var1", "aa")]
 )
 def test_attention_starts_neutrally_in_weights_without_it(tmp_path, name, attention):
     if name == "mobilenet_v2" and attention in ("se_gc1", "se_gc2"):
@@ -234,7 +234,7 @@ def test_missing_and_extra_keys_are_listed_and_the_network_still_recognized(tmp_
     del state["layer3.1.conv2.weight"], state["layer2.0.eca.conv.weight"], state["fc.bias"]
     state["layer1.0.extra.weight"] = torch.zeros(3)
     weights = read_weights(save(tmp_path / "odd.pth.tar", "eca_resnet18", state))
-    config = recognize(weights)
+    config = infer_backbone(weights)
     assert (config.name, config.attention) == ("resnet18", "eca")
     found = {(m.kind, m.key) for m in match_weights(config.build(), weights.tensors).mismatches}
     assert found == {
@@ -249,22 +249,22 @@ def test_kernels_that_differ_within_a_stage_are_named(tmp_path):
     state = resnet_weights("eca_resnet18", [3, 3, 3, 3])
     state["layer2.1.eca.conv.weight"] = torch.zeros(1, 1, 9)
     weights = read_weights(save(tmp_path / "odd.pth.tar", "eca_resnet18", state))
-    (found,) = match_weights(recognize(weights).build(), weights.tensors).mismatches
+    (found,) = match_weights(infer_backbone(weights).build(), weights.tensors).mismatches
     assert (found.key, found.detail) == ("layer2.1.attention.conv.weight", "k = 9 instead of 3")
 
 
 def test_weights_of_a_network_that_is_not_here(tmp_path):
     torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "squeezenet.pth")
     with pytest.raises(ValueError, match=r"squeezenet\.pth is of no network of this package"):
-        recognize(read_weights(tmp_path / "squeezenet.pth"))
+        infer_backbone(read_weights(tmp_path / "squeezenet.pth"))
 
 
 def test_attention_that_cannot_be_told(tmp_path):
     state = create_backbone("resnet20").state_dict()
     state["layer1.0.attention.strange"] = torch.zeros(3)
     torch.save(state, tmp_path / "strange.pth")
-    with pytest.raises(ValueError, match=r"strange\.pth is of a resnet20.*give the network"):
-        recognize(read_weights(tmp_path / "strange.pth"))
+    with pytest.raises(ValueError, match=r"strange\.pth is of a resnet20.*as --backbone"):
+        infer_backbone(read_weights(tmp_path / "strange.pth"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -316,7 +316,7 @@ def test_files_of_torch_without_a_network(tmp_path, content, message):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*gone\.pth"):
+    with pytest.raises(FileNotFoundError, match=r"weights not found: .*gone\.pth"):
         read_weights(tmp_path / "gone.pth")
 
 
