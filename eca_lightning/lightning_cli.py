@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from jsonargparse import Namespace
@@ -15,7 +16,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from eca_lightning.classification.callbacks.writer import PredictionWriter
 from eca_lightning.detection.callbacks.writer import DetectionWriter
-from eca_lightning.detection.task import detector_differences
 from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.loss_guard import LossGuard
 from eca_lightning.training.callbacks.progressive_resizing import ProgressiveResizing
@@ -26,7 +26,7 @@ from eca_lightning.training.resuming import (
     newest_checkpoint,
     require_writable,
 )
-from eca_lightning.training.task import architecture_differences
+from eca_lightning.training.task import VisionTask
 
 AUTO = "auto"
 """A ``--ckpt_path``: the newest whole checkpoint of the run, or none if there is none yet."""
@@ -73,17 +73,11 @@ class EcaLightningCLI(LightningCLI):
             checkpoint = read_checkpoint(Path(path))
             self._start_step = checkpoint.get("global_step", -1)
             saved = checkpoint.get("hyper_parameters", {})
-            backbone = options.get("model.init_args.backbone")
-            detector = options.get("model.init_args.detector")
-            differences = ""
-            if backbone is not None:
-                differences = architecture_differences(
-                    saved.get("backbone", {}), backbone.as_dict()
-                )
-            elif detector is not None:
-                differences = detector_differences(saved.get("detector"), detector.as_dict())
-            if differences:
-                raise ValueError(f"{path} is of another architecture: {differences}")
+            task = resolve_name(options["model.class_path"])
+            if isinstance(task, type) and issubclass(task, VisionTask):
+                given = options["model.init_args"].as_dict()
+                if differences := task.architecture_differences(saved, given):
+                    raise ValueError(f"{path} is of another architecture: {differences}")
         if auto:  # TensorBoard forgets what an earlier attempt logged of later steps
             self._choose(options, "trainer.logger.init_args.purge_step", self._start_step + 1)
         super()._parse_ckpt_path()

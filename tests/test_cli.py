@@ -92,6 +92,8 @@ def best(work):
 def test_fit_learns_and_leaves_a_checkpoint_that_stands_alone(work):
     model = ImageClassifier.load_from_checkpoint(best(work), weights_only=True)
     assert model.class_names == list(CLASSES)
+    saved = torch.load(best(work), weights_only=True)["hyper_parameters"]
+    assert saved["_class_path"] == "eca_lightning.ImageClassifier"
     names = sorted(path.name for path in best(work).parent.iterdir())
     assert names == ["best.ckpt", "last-previous.ckpt", "last.ckpt"]
 

@@ -1,23 +1,20 @@
 """Object detection and instance segmentation."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from eca_lightning.detection.backbone_weights import load_backbone
 from eca_lightning.detection.float32_boxes import keep_boxes_in_float32
 from eca_lightning.detection.metrics import DetectionScores
-from eca_lightning.detection.networks import FIRST_LABEL, DetectorConfig, load_backbone
-from eca_lightning.training.hub import HubTask
-from eca_lightning.training.optim import build_optimizer
-from eca_lightning.training.seeding import seed_from_place
-from eca_lightning.training.task import architecture_differences
+from eca_lightning.detection.networks import FIRST_LABEL, DetectorConfig
+from eca_lightning.training.task import VisionTask, require_uint8
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 """Images (3, H, W) uint8, whose sizes differ, and what is on each of them."""
@@ -27,36 +24,43 @@ Detections = dict[str, Tensor]
 (n,) int64 from 0 and, by Mask R-CNN, ``masks`` (n, H, W) uint8 of 0 and 1."""
 
 _SAME_WEIGHTS = ("trainable_layers", "min_size", "max_size", "options")
-"""Options of a detector with which a checkpoint of other values can be loaded."""
+"""Options of a detector on which its weights do not depend."""
 
 
-class ObjectDetector(HubTask, LightningModule, pipeline_tag="object-detection"):
-    """Trains and scores a detector.
+class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
+    """Train and evaluate a detector.
 
-    Logs ``train/loss`` and its parts, ``train/loss_*``, and COCO's twelve figures of ``val`` and
+    Logs ``train/loss`` and its parts, ``train/loss_*``, and COCO's twelve metrics of ``val`` and
     ``test``: ``val/box_AP``, ``val/box_AP50`` and so on, with ``mask_`` for those of masks; see
     :class:`eca_lightning.detection.metrics.DetectionScores`. They are equal to the last digit
-    on any number of ranks.
-
-    All that is random in a training step follows from the run's seed, the epoch, the batch and the
-    rank, so that a resumed run draws what an uninterrupted one would have. In mixed precision
-    boxes and losses are float32.
+    on any number of ranks. In mixed precision boxes and losses are float32.
 
     Args:
-        detector: The network, as data; see `DetectorConfig`.
+        detector: The network; see `DetectorConfig`.
         backbone_weights: Weights of a classifier from which a new run starts the backbone: a
-            checkpoint of ours, or a state dict of ours or torchvision's. A resumed run and one
-            that only scores do not read it. Default: from scratch.
-        optimizer: Builds the optimizer from parameter groups, which have what learns.
+            checkpoint of `ImageClassifier`, or a state dict of this package or torchvision. A
+            resumed run, and one without training, do not read it. Default: from scratch.
+        optimizer: Builds the optimizer from groups of the parameters that are trained.
         lr_scheduler: Builds the learning rate schedule from the optimizer.
-        lr_interval: Whether the schedule advances per ``epoch`` or per optimizer ``step``. With
-            ``step`` it is also given ``total_steps`` and ``steps_per_epoch``, of the optimizer.
-        lr_base_batch_size: The images a step that the optimizer's learning rate belongs to. The
-            linear rule then scales it to the run's batch size x ranks x accumulated batches.
-            Default: no scaling.
-        no_decay_norm_bias: No weight decay for normalization layers and biases.
         class_metrics: Log the average precision of each class as well, ``val/box_AP/NAME``.
+        training: Further options of `VisionTask`.
     """
+
+    network_option = "detector"
+    # A run that starts from a checkpoint must not load the backbone's weights again.
+    unsaved_options = ("backbone_weights", "class_metrics")
+    missing_network = (
+        "no detector: to start from a classifier's weights, give them as model.backbone_weights"
+    )
+    data_attributes = ("class_names", "category_ids")
+    main_metric = "box_AP"
+    charts: ClassVar = {
+        "Run": {
+            "loss": ["train/loss"],
+            "average precision": ["val/(box|mask)_AP$"],
+            "average precision at IoU 0.5": ["val/(box|mask)_AP50$"],
+        }
+    }
 
     def __init__(
         self,
@@ -66,48 +70,29 @@ class ObjectDetector(HubTask, LightningModule, pipeline_tag="object-detection"):
             params, lr=0.01, momentum=0.9, weight_decay=1e-4
         ),
         lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["epoch", "step"] = "epoch",
-        lr_base_batch_size: int | None = None,
-        no_decay_norm_bias: bool = False,
         class_metrics: bool = False,
+        **training: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, lr_scheduler, **training)
         if isinstance(detector, dict):  # as checkpoints hold it
             detector = DetectorConfig(**detector)
-        if lr_base_batch_size is not None and lr_base_batch_size < 1:
-            raise ValueError(f"lr_base_batch_size must be at least 1, got {lr_base_batch_size}")
-        # Lightning prefers a checkpoint's to a command's: what only scoring needs is not saved, nor
-        # what a run that starts from the checkpoint must not do again.
-        unsaved = ["detector", "backbone_weights", "optimizer", "lr_scheduler", "class_metrics"]
-        self.save_hyperparameters(ignore=unsaved)
         self.save_hyperparameters({"detector": asdict(detector)})
-        self.class_names: list[str] | None = None
+        self.backbone_config = detector.backbone
         self.category_ids: list[int] | None = None
         self.backbone_weights = backbone_weights
-        # Functions, which copies of the module share: what the CLI makes here cannot be copied.
-        self.optimizer_builder = lambda groups: optimizer(groups)
-        self.lr_scheduler_builder = lr_scheduler and (lambda *args, **kw: lr_scheduler(*args, **kw))
-        self.lr_interval = lr_interval
-        self.lr_base_batch_size = lr_base_batch_size
-        self.no_decay_norm_bias = no_decay_norm_bias
 
         self.detector: Any = detector.build()  # of torchvision, which has no types
         keep_boxes_in_float32(self.detector)
         self.first_label = FIRST_LABEL[detector.name]
         self.scores = DetectionScores(detector.name == "mask_rcnn", class_metrics)
 
-    def setup(self, stage: str) -> None:
-        """Take the classes from the data, and refuse data with more classes than the model."""
-        data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "class_names", None) or self.class_names
-        classes = self.hparams["detector"]["num_classes"]
-        if names is not None and len(names) != classes:
-            raise ValueError(
-                f"the data has {len(names)} classes, but detector.num_classes is {classes}: "
-                f"set model.detector.num_classes to {len(names)}"
-            )
-        self.class_names = names
-        self.category_ids = getattr(data, "category_ids", None) or self.category_ids
+    @staticmethod
+    def architecture(network: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a detector on which its weights depend, in a normal form."""
+        options = {k: v for k, v in network.items() if k not in (*_SAME_WEIGHTS, "backbone")}
+        backbone = VisionTask.architecture(network["backbone"])
+        backbone.pop("num_classes", None)  # of its classifier, which is left out
+        return options | {f"backbone.{key}": value for key, value in backbone.items()}
 
     def on_fit_start(self) -> None:
         """Load the backbone's weights, unless the run goes on from a checkpoint."""
@@ -127,10 +112,6 @@ class ObjectDetector(HubTask, LightningModule, pipeline_tag="object-detection"):
             if "masks" in detections:
                 detections["masks"] = (detections["masks"][:, 0] > 0.5).byte()
         return found
-
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """Seed torch's generators, whose state no checkpoint holds, from the place in the run."""
-        seed_from_place(self, batch_index)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the sum of the losses of a batch."""
@@ -185,62 +166,8 @@ class ObjectDetector(HubTask, LightningModule, pipeline_tag="object-detection"):
             on_bar = name in ("box_AP", "box_AP50", "mask_AP", "mask_AP50")
             self.log(f"{prefix}/{name}", score, prog_bar=on_bar, **options)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer and its schedule."""
-        return build_optimizer(
-            self,
-            self.optimizer_builder,
-            self.lr_scheduler_builder,
-            self.lr_interval,
-            self.lr_base_batch_size,
-            self.no_decay_norm_bias,
-        )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the classes and the scores with the weights."""
-        checkpoint["class_names"] = self.class_names
-        checkpoint["category_ids"] = self.category_ids
-        checkpoint["scores"] = self.known_scores
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another architecture, and restore the classes and the scores."""
-        saved = checkpoint.get("hyper_parameters", {}).get("detector")
-        differences = detector_differences(saved, self.hparams["detector"])
-        if differences:
-            raise ValueError(f"the checkpoint is of another architecture: {differences}")
-        self.class_names = checkpoint.get("class_names")
-        self.category_ids = checkpoint.get("category_ids")
-        self.loaded_scores = checkpoint.get("scores", {})
-
-
-def detector_differences(saved: dict[str, Any] | None, given: dict[str, Any]) -> str:
-    """Say in what the detector of a checkpoint differs from a config's; empty if in nothing.
-
-    How images are scaled, what learns and the ``options`` of torchvision's class are no part of
-    the architecture, nor are a classifier's classes.
-
-    Args:
-        saved: ``hyper_parameters["detector"]`` of the checkpoint; None where it has none.
-        given: A :class:`DetectorConfig` as dictionary.
-    """
-    if saved is None:
-        return (
-            "it holds no detector: to start from a classifier's weights, "
-            "give them as model.backbone_weights"
-        )
-    parts = [(saved, given, {*_SAME_WEIGHTS, "backbone"})]
-    parts.append((saved.get("backbone", {}), given["backbone"], {"num_classes"}))
-    found = [
-        architecture_differences({k: v for k, v in old.items() if k not in left_out}, new)
-        for old, new, left_out in parts
-    ]
-    return "; ".join(filter(None, found))
-
 
 def _as_floats(images: list[Tensor]) -> list[Tensor]:
     for image in images:
-        if image.dtype != torch.uint8:
-            raise TypeError(
-                f"images are {image.dtype}, but must be uint8: the model normalizes them itself"
-            )
+        require_uint8(image)
     return [image / 255 for image in images]

@@ -1,12 +1,9 @@
 """Optimizers and schedules: parameter groups, scaled learning rates and the length of a run."""
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
@@ -14,56 +11,11 @@ from torch.optim import Optimizer
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-def build_optimizer(
-    module: LightningModule,
-    optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-    lr_scheduler: Callable[..., Any] | None,
-    lr_interval: Literal["epoch", "step"],
-    lr_base_batch_size: int | None,
-    no_decay_norm_bias: bool,
-) -> OptimizerLRScheduler:
-    """Build what a task's ``configure_optimizers`` returns.
-
-    Args:
-        module: The task, which a trainer is about to fit.
-        optimizer: Builds the optimizer from parameter groups.
-        lr_scheduler: Builds the schedule from the optimizer; none if None.
-        lr_interval: How often the schedule advances. With ``step`` it is also given what
-            :func:`horizon_in_steps` returns.
-        lr_base_batch_size: Images a step that the optimizer's learning rate belongs to; if None,
-            it is not scaled to the run's.
-        no_decay_norm_bias: As for :func:`parameter_groups`.
-
-    Raises:
-        ValueError: If the run lacks what scaling or schedule must know.
-    """
-    built = optimizer(parameter_groups(module, no_decay_norm_bias))
-    if lr_base_batch_size is not None:
-        batch = images_a_step(module.trainer)
-        lr = scale_learning_rate(built, batch, lr_base_batch_size)
-        rank_zero_info(
-            f"learning rate {lr:.4g}: scaled from {lr_base_batch_size} images a step "
-            f"to this run's {batch}"
-        )
-    if lr_scheduler is None:
-        return {"optimizer": built}
-    horizon = horizon_in_steps(module.trainer) if lr_interval == "step" else {}
-    schedule = lr_scheduler(built, **horizon)
-    return {
-        "optimizer": built,
-        "lr_scheduler": {
-            "scheduler": schedule,
-            "interval": lr_interval,
-            "monitor": getattr(schedule, "monitor", None),  # ReduceLROnPlateau has one
-        },
-    }
-
-
-def images_a_step(trainer: Trainer) -> int:
+def images_per_step(trainer: Trainer) -> int:
     """Count the images of an optimizer step, over all ranks and accumulated batches.
 
     Raises:
-        ValueError: If the data does not tell its batch size.
+        ValueError: If the data module has no ``batch_size``.
     """
     batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
     if batch_size is None:
@@ -80,8 +32,8 @@ def parameter_groups(module: nn.Module, no_decay_norm_bias: bool) -> list[dict[s
     Args:
         module: The module to be trained.
         no_decay_norm_bias: Put all parameters of normalization layers, and the biases of all
-            others, into a group of their own with weight decay 0. Layers are told by their type,
-            so that no naming habit can defeat it.
+            others, into a group of their own with weight decay 0. Layers are recognized by type,
+            whatever their names.
 
     Returns:
         One group, or two with the exempt one last; no parameter is in both.
@@ -105,8 +57,8 @@ def scale_learning_rate(optimizer: Optimizer, batch: int, reference_batch: int) 
 
     Args:
         optimizer: Its learning rates belong to ``reference_batch``.
-        batch: Images that one optimizer step sees, over all ranks and accumulated batches.
-        reference_batch: Images a step that the learning rate was chosen for.
+        batch: Images per optimizer step, over all ranks and accumulated batches.
+        reference_batch: Images per step that the learning rate was chosen for.
 
     Returns:
         The scaled learning rate of the first group.

@@ -1,16 +1,218 @@
-"""What both LightningModules share."""
+"""What image classifiers and object detectors share as LightningModules."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from eca_lightning.backbones import BackboneConfig
+from eca_lightning.training.hub import HubMixin
+from eca_lightning.training.optim import (
+    horizon_in_steps,
+    images_per_step,
+    parameter_groups,
+    scale_learning_rate,
+)
+from eca_lightning.training.seeding import seed_from_place
 
 
-def architecture_differences(saved: dict[str, Any], given: dict[str, Any]) -> str:
-    """Say in what the backbone of a checkpoint differs from a config's; empty if in nothing.
+class VisionTask(HubMixin, LightningModule):
+    """Base of the tasks: optimization, class names, checkpoints and the Hugging Face Hub.
 
-    How block tails are computed, ``fused``, is no part of the architecture.
+    A task has one network, described as plain data by the option ``network_option``, which
+    checkpoints hold under that name. Dropout and all else that is random in a training step follow
+    from the run's seed, the epoch, the batch and the rank, so that a resumed run draws what an
+    uninterrupted one would have.
+
+    Args:
+        optimizer: Builds the optimizer from parameter groups.
+        lr_scheduler: Builds the learning rate schedule from the optimizer.
+        lr_interval: Whether the schedule advances per ``epoch`` or per optimizer ``step``. With
+            ``step`` it is also given ``total_steps`` and ``steps_per_epoch``, of the optimizer.
+        lr_base_batch_size: Batch size that the optimizer's learning rate belongs to. The linear
+            rule then scales it to the run's batch size x ranks x accumulated batches. Default: no
+            scaling.
+        no_decay_norm_bias: No weight decay for normalization layers and biases.
+
+    Attributes:
+        network_option: Name of the option that describes the network.
+        missing_network: What a checkpoint without such a network holds, for error messages.
+        unsaved_options: Options that checkpoints leave out. Lightning prefers a checkpoint's to a
+            command's, so that what only scoring needs must not be among those saved.
+        data_attributes: What a data module knows of the classes and checkpoints keep.
+        main_metric: Metric of the validation by which the best epoch is chosen.
+        charts: Pages of TensorBoard's Custom Scalars, their charts, and regular expressions for the
+            beginning of the names of each chart's metrics.
+        backbone_config: The backbone.
+        scored_at: Optimizer step at which validation or test last saw the weights.
+        loaded_scores: Scores that came with the weights.
     """
-    differences = [
-        f"{key} is {saved[key]!r} in the checkpoint and {given[key]!r} here"
-        for key in given
-        if key != "fused" and key in saved and saved[key] != given[key]
-    ]
-    return "; ".join(differences)
+
+    network_option: ClassVar[str]
+    missing_network: ClassVar[str]
+    unsaved_options: ClassVar[tuple[str, ...]] = ()
+    data_attributes: ClassVar[tuple[str, ...]] = ("class_names",)
+    main_metric: ClassVar[str]
+    charts: ClassVar[dict[str, dict[str, list[str]]]]
+    backbone_config: BackboneConfig
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        lr_base_batch_size: int | None = None,
+        no_decay_norm_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if lr_base_batch_size is not None and lr_base_batch_size < 1:
+            raise ValueError(f"lr_base_batch_size must be at least 1, got {lr_base_batch_size}")
+        unsaved = (self.network_option, "optimizer", "lr_scheduler", *self.unsaved_options)
+        self.save_hyperparameters(ignore=unsaved)
+        # Functions, which copies of the module share: what the CLI makes here cannot be copied.
+        self.optimizer_builder = lambda groups: optimizer(groups)
+        self.lr_scheduler_builder = lr_scheduler and (lambda *args, **kw: lr_scheduler(*args, **kw))
+        self.lr_interval = lr_interval
+        self.lr_base_batch_size = lr_base_batch_size
+        self.no_decay_norm_bias = no_decay_norm_bias
+        self.class_names: list[str] | None = None
+        self.scored_at: int | None = None
+        self.loaded_scores: dict[str, float] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the network."""
+        return self.hparams[self.network_option]["num_classes"]
+
+    @property
+    def known_scores(self) -> dict[str, float]:
+        """The last metrics of validation and test, if the weights have not changed since."""
+        trainer = self._trainer
+        if trainer is None:
+            return self.loaded_scores
+        live = {}
+        if self.scored_at == trainer.global_step:
+            metrics = trainer.callback_metrics.items()
+            live = {k: float(v) for k, v in metrics if k.startswith(("val/", "test/"))}
+        return live if live or trainer.state.fn == TrainerFn.FITTING else self.loaded_scores
+
+    def image_size(self, batch: Any) -> tuple[int, int] | None:
+        """Return the height and width of the images of a batch; None if they are not all alike."""
+        return None
+
+    @staticmethod
+    def architecture(network: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options on which the weights of a network depend, in a normal form.
+
+        Args:
+            network: Options of a `BackboneConfig`, of which some may be missing. A task with
+                another kind of network overrides this method.
+        """
+        options = {k: v for k, v in network.items() if k != "fused"}  # the tails' kernels
+        if options.get("attention") == "none":
+            options["attention"] = None
+        return options
+
+    @classmethod
+    def architecture_differences(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+        """Name the options in which a checkpoint's architecture differs from another.
+
+        Args:
+            saved: Hyper-parameters of the checkpoint. What they leave out is not compared.
+            given: Hyper-parameters, or options, of a task of this class.
+
+        Returns:
+            One line, empty if there is no difference.
+        """
+        if cls.network_option not in saved:
+            return f"it holds {cls.missing_network}"
+        old, new = (cls.architecture(options[cls.network_option]) for options in (saved, given))
+        return "; ".join(
+            f"{key} is {old[key]!r} in the checkpoint and {value!r} here"
+            for key, value in new.items()
+            if key in old and old[key] != value
+        )
+
+    def setup(self, stage: str) -> None:
+        """Take the class names from the data.
+
+        Raises:
+            ValueError: If the data has another number of classes than the network.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        for name in self.data_attributes:
+            setattr(self, name, getattr(data, name, None) or getattr(self, name))
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            option = f"{self.network_option}.num_classes"
+            raise ValueError(
+                f"the data has {len(self.class_names)} classes, but {option} is "
+                f"{self.num_classes}: set model.{option} to {len(self.class_names)}"
+            )
+
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        """Seed torch's generators, whose state no checkpoint holds, from the place in the run."""
+        seed_from_place(self, batch_index)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer and its schedule.
+
+        Raises:
+            ValueError: If the run lacks what scaling or schedule must know.
+        """
+        optimizer = self.optimizer_builder(parameter_groups(self, self.no_decay_norm_bias))
+        if self.lr_base_batch_size is not None:
+            batch = images_per_step(self.trainer)
+            lr = scale_learning_rate(optimizer, batch, self.lr_base_batch_size)
+            rank_zero_info(
+                f"learning rate {lr:.4g}: scaled from {self.lr_base_batch_size} images per step "
+                f"to this run's {batch}"
+            )
+        if self.lr_scheduler_builder is None:
+            return {"optimizer": optimizer}
+        horizon = horizon_in_steps(self.trainer) if self.lr_interval == "step" else {}
+        schedule = self.lr_scheduler_builder(optimizer, **horizon)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": schedule,
+                "interval": self.lr_interval,
+                "monitor": getattr(schedule, "monitor", None),  # ReduceLROnPlateau has one
+            },
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the classes and the scores with the weights."""
+        checkpoint |= {name: getattr(self, name) for name in self.data_attributes}
+        checkpoint["scores"] = self.known_scores
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the classes and the scores.
+
+        Raises:
+            ValueError: If the checkpoint is of another architecture.
+        """
+        saved = checkpoint.get("hyper_parameters", {})
+        differences = self.architecture_differences(saved, self.hparams)
+        if differences:
+            raise ValueError(f"the checkpoint is of another architecture: {differences}")
+        for name in self.data_attributes:
+            setattr(self, name, checkpoint.get(name))
+        self.loaded_scores = checkpoint.get("scores", {})
+
+
+def require_uint8(images: Tensor) -> None:
+    """Raise an error unless images are bytes, which the tasks normalize themselves.
+
+    Raises:
+        TypeError: If ``images`` are of another type.
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(
+            f"images are {images.dtype}, but must be uint8: the model normalizes them itself"
+        )

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from eca_lightning import ImageClassifier, WarmupThenDecay
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.classification.task import ExactMean
+from eca_lightning.classification.metrics import ExactMean
 
 TINY = BackboneConfig("resnet20", "eca", num_classes=3)
 
@@ -209,6 +209,13 @@ def test_checkpoint_of_another_architecture_is_named(tiny_data, tmp_path):
     other = ImageClassifier(BackboneConfig("resnet20", "se", num_classes=3))
     with pytest.raises(ValueError, match="attention is 'eca' in the checkpoint and 'se' here"):
         trainer(tmp_path).validate(other, datamodule=tiny_data, ckpt_path=tmp_path / "model.ckpt")
+
+
+def test_the_same_network_by_other_names_is_no_other_architecture():
+    saved = {"backbone": {"name": "resnet20", "attention": "none", "fused": True}}
+    given = {"backbone": {"name": "resnet20", "attention": None, "fused": "auto", "stem": None}}
+    assert ImageClassifier.architecture_differences(saved, given) == ""
+    assert ImageClassifier.architecture_differences({}, given) == "it holds no classifier"
 
 
 def test_data_with_another_number_of_classes_is_refused(tiny_data, tmp_path):

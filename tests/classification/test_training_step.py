@@ -59,7 +59,7 @@ def test_mixtures_are_trained_on_and_have_no_top1(tiny_data, tmp_path):
     assert "train/top1" not in run.callback_metrics
     fresh = classifier()
     fresh.on_train_batch_start(None, 0)
-    mixed, targets = mixing(fresh._normalize(tiny_data.images), tiny_data.labels, 3)
+    mixed, targets = mixing(fresh.normalize(tiny_data.images), tiny_data.labels, 3)
     torch.testing.assert_close(inputs[0], mixed)
     smooth = targets * 0.9 + 0.1 / 3
     expected = F.binary_cross_entropy_with_logits(fresh.backbone(mixed), smooth)

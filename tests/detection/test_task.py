@@ -233,7 +233,10 @@ def test_checkpoint_alone_rebuilds_the_model(data, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "difference"),
     [
-        ({"backbone": BackboneConfig("resnet18", "se")}, "attention is 'eca' in the checkpoint"),
+        (
+            {"backbone": BackboneConfig("resnet18", "se")},
+            "backbone.attention is 'eca' in the checkpoint",
+        ),
         ({"name": "retinanet", "options": {}}, "name is 'faster_rcnn' in the checkpoint"),
         ({"fpn_channels": 8}, "fpn_channels is 16 in the checkpoint and 8 here"),
     ],
