@@ -13,7 +13,7 @@ from torch import Tensor
 from eca_lightning.detection.backbone_weights import load_backbone
 from eca_lightning.detection.float32_boxes import keep_boxes_in_float32
 from eca_lightning.detection.metrics import DetectionScores
-from eca_lightning.detection.networks import FIRST_LABEL, DetectorConfig
+from eca_lightning.detection.networks import DetectorConfig
 from eca_lightning.training.task import VisionTask, require_uint8
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
@@ -83,8 +83,8 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
 
         self.detector: Any = detector.build()  # of torchvision, which has no types
         keep_boxes_in_float32(self.detector)
-        self.first_label = FIRST_LABEL[detector.name]
-        self.scores = DetectionScores(detector.name == "mask_rcnn", class_metrics)
+        self.first_label = self.detector.first_label
+        self.scores = DetectionScores(self.detector.has_masks, class_metrics)
 
     @staticmethod
     def architecture(network: Mapping[str, Any]) -> dict[str, Any]:

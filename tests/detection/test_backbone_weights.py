@@ -11,7 +11,8 @@ from torchvision.models import mobilenet_v2, resnet18
 
 from eca_lightning import ImageClassifier, create_backbone
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.detection.networks import DetectorConfig, load_backbone
+from eca_lightning.detection.backbone_weights import load_backbone
+from eca_lightning.detection.networks import DetectorConfig
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

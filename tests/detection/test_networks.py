@@ -22,7 +22,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from eca_lightning.attention.fused.tail import FusedTail
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.detection.networks import FIRST_LABEL, DetectorConfig
+from eca_lightning.detection.networks import DETECTORS, DetectorConfig
 
 SMALL = {"min_size": [64], "max_size": 96}
 # An untrained network is sure of nothing; few proposals keep the tests short.
@@ -88,7 +88,7 @@ def test_plain_detectors_are_torchvisions(name, builder, settings):
     """Its ready-made ones without weights learn in all layers and have batch norms."""
     options = OPTIONS[name]
     theirs = builder(weights=None, weights_backbone=None, min_size=64, max_size=96, **options)
-    first = FIRST_LABEL[name]
+    first = 0 if name == "retinanet" else 1
     config = DetectorConfig(
         name,
         BackboneConfig("resnet50"),
@@ -157,7 +157,7 @@ def test_keys_of_mobilenet_v2_are_those_of_torchvisions_extractor():
     assert {key for key in eca.state_dict() if ".attention." not in key} == theirs
 
 
-@pytest.mark.parametrize("name", FIRST_LABEL)
+@pytest.mark.parametrize("name", DETECTORS)
 def test_eca_adds_its_own_kernels_alone(name):
     with torch.device("meta"):
         plain, eca = (
@@ -172,14 +172,14 @@ def test_eca_adds_its_own_kernels_alone(name):
     )
 
 
-@pytest.mark.parametrize("name", FIRST_LABEL)
+@pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize(
     ("backbone", "attention"),
     [("resnet18", "eca"), ("mobilenet_v2", "eca"), ("mobilenet_v2", "se")],
 )
 def test_detectors_train(name, backbone, attention):
     network = small(name, backbone, attention, norm="batch", trainable_layers=5).build()
-    found = losses(network, 3, FIRST_LABEL[name])
+    found = losses(network, 3, network.first_label)
     sum(found.values()).backward()
     assert all(loss.isfinite() for loss in found.values())
     for key, parameter in network.named_parameters():
@@ -209,14 +209,14 @@ def test_other_backbones_detect(backbone):
     assert [list(result) for result in found] == [["boxes", "labels", "scores"]] * 2
 
 
-@pytest.mark.parametrize("name", FIRST_LABEL)
-def test_first_label(name):
+@pytest.mark.parametrize("name", DETECTORS)
+def test_labels_start_at_first_label(name):
     """Labels of all classes are found, none below the first and none behind the last."""
     options = OPTIONS[name] | ({} if name == "retinanet" else {"box_nms_thresh": 1.0})
     network = small(name, options=options).build().eval()
     with torch.inference_mode():
         labels = torch.cat([found["labels"] for found in network(images())])
-    assert labels.unique().tolist() == [FIRST_LABEL[name] + k for k in range(3)]
+    assert labels.unique().tolist() == [network.first_label + k for k in range(3)]
 
 
 def test_frozen_norms_stay():
@@ -330,17 +330,17 @@ def test_convolutions_of_retinanets_heads(convs):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "yolo"}, "name must be one of faster_rcnn, mask_rcnn, retinanet, got 'yolo'"),
+        ({"name": "yolo"}, "unknown detector 'yolo'; known: faster_rcnn, mask_rcnn, retinanet"),
         ({"norm": "group"}, "norm must be one of frozen, batch, sync, got 'group'"),
         ({"p6_from": "p6"}, "p6_from must be one of c5, p5, got 'p6'"),
-        ({"p6_from": "p5"}, "p6_from is RetinaNet's alone"),
+        ({"p6_from": "p5"}, "p6_from is an option of retinanet: leave it out for faster_rcnn"),
         ({"head_version": 3}, "head_version must be one of 1, 2, got 3"),
-        ({"head_version": 2}, "head_version is RetinaNet's alone"),
+        ({"head_version": 2}, "head_version is an option of retinanet"),
         (
             {"name": "retinanet", "head_version": 2, "fpn_channels": 40, "options": {}},
             "head_version 2 needs fpn_channels divisible by 32, got 40",
         ),
-        ({"head_convs": 1}, "head_convs is RetinaNet's alone"),
+        ({"head_convs": 1}, "head_convs is an option of retinanet"),
         ({"name": "retinanet", "head_convs": 5, "options": {}}, "head_convs .* 1 to 4, got 5"),
         ({"anchor_scales": 0}, "anchor_scales must be at least 1, got 0"),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
@@ -353,10 +353,10 @@ def test_convolutions_of_retinanets_heads(convs):
         ({"anchor_sizes": [8, 16]}, "anchor_sizes must be 5 lengths, one for each level"),
         (
             {"options": {"box_nms_tresh": 0.5}},
-            r"no 'box_nms_tresh' \(did you mean 'box_nms_th",
+            r"unknown faster_rcnn option 'box_nms_tresh' \(did you mean 'box_nms_th",
         ),
-        ({"options": {"min_size": 800}}, "options: faster_rcnn has no 'min_size'"),
-        ({"options": {"rpn_head": None}}, "options: faster_rcnn has no 'rpn_head'"),
+        ({"options": {"min_size": 800}}, "unknown faster_rcnn option 'min_size'"),
+        ({"options": {"rpn_head": None}}, "unknown faster_rcnn option 'rpn_head'"),
         ({"backbone": BackboneConfig("resnet18", in_channels=1)}, "backbone.in_channels is 1"),
         ({"backbone": BackboneConfig("resnet19")}, "unknown backbone 'resnet19'"),
     ],
