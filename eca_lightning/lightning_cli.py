@@ -57,7 +57,7 @@ class EcaLightningCLI(LightningCLI):
         )
         parser.add_lightning_class_args(PredictionWriter, "predictions")  # of classifiers
         parser.add_lightning_class_args(DetectionWriter, "detections")
-        parser.add_lightning_class_args(ProgressiveResizing, "progressive_resizing")
+        parser.add_argument("--progressive_resizing", type=dict[str, int | None], default={})
 
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint before Lightning lets its hyper-parameters replace the config's."""
@@ -108,6 +108,8 @@ class EcaLightningCLI(LightningCLI):
             plugins.append(AsyncCheckpointIO(writer) if in_background else writer)
         trainer: Any = super().instantiate_trainer(plugins=plugins, **kwargs)
         trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
+        if resizing := self._get(self.config_init, "progressive_resizing"):
+            trainer.callbacks.append(ProgressiveResizing(**resizing))
         return trainer
 
     def after_instantiate_classes(self) -> None:

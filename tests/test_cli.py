@@ -39,7 +39,7 @@ def write_images(folder, per_class):
 def config(folder, **data):
     """A small run on the pictures, written to a file."""
     sets = {"train": str(folder / "train.beton"), "val": str(folder / "val.beton")}
-    options = {"batch_size": 10, "num_workers": 1, "train_view": "full", "eval_view": "full"}
+    options = {"batch_size": 10, "num_workers": 1, "train_crop": "full", "eval_crop": "full"}
     run = yaml.safe_load((CONFIGS / "quickstart.yaml").read_text())
     backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
     run["model"]["init_args"]["backbone"] = backbone

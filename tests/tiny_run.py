@@ -6,8 +6,7 @@ from torch import nn
 
 from eca_lightning.data.epoch_loader import EpochLoader
 from eca_lightning.data.resumable import ResumableDataModule
-from eca_lightning.data.sampler import BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.training.seeding import seed_from_place
 
 STEPS = 6
@@ -28,8 +27,7 @@ class NoiseData(ResumableDataModule):
         super().__init__(num_workers=0, seed=None, on_unreadable="skip")
 
     def _loader(self, train):
-        order = BatchOrder(4 * STEPS, 4, train=train, shuffle=train)
-        return NoiseLoader(order, View("full", 1, 1))
+        return NoiseLoader(DistributedBatchSampler(4 * STEPS, 4, train=train, shuffle=train))
 
     def train_dataloader(self):
         return self._resumed(self._loader(train=True))

@@ -40,7 +40,7 @@ trainer:
   devices: {}
   precision: 32-true
   max_epochs: 2
-progressive_resizing: {{min_size: null, max_size: null, start_epoch: 0, end_epoch: 0}}
+progressive_resizing: {{}}
 """
 SMALLER = {
     "trainer/gpu.yaml": CPU.format(1),

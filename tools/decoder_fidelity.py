@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eca_lightning.data.ffcv.crop_decode import decode_crop
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.transforms.crop import Crop
 
 SIZES = (224, 160, 128)
 
@@ -30,11 +30,11 @@ def mean_of_areas(pixels: NDArray[np.float64], outputs: int) -> NDArray[np.float
     return np.diff(integral[whole] + part * pixels[whole], axis=0) * outputs / len(pixels)
 
 
-def difference(path: Path, sample: int, view: View) -> float | None:
+def difference(path: Path, sample: int, view: Crop) -> float | None:
     """The mean absolute difference of one crop; None if it would be enlarged."""
     with Image.open(path) as photo:
         pixels = np.asarray(photo.convert("RGB"), np.float64)
-    top, left, height, width, _ = view.crops([sample], [len(pixels)], [pixels.shape[1]], epoch=0)[0]
+    top, left, height, width, _ = view.boxes([sample], [len(pixels)], [pixels.shape[1]], epoch=0)[0]
     if height < view.height or width < view.width:
         return None
     crop = pixels[top : top + height, left : left + width]
@@ -55,7 +55,7 @@ def main() -> None:
     if not paths:
         raise SystemExit(f"{options.folder} holds no JPEGs: tools/photo_jpegs.py writes some")
     for size in SIZES:
-        view = View("random_resized_crop", size, size)
+        view = Crop("random_resized_crop", size, size)
         found = [difference(path, sample, view) for sample, path in enumerate(paths)]
         shrunk = [value for value in found if value is not None]
         print(f"{size} pixels: {np.mean(shrunk):.2f} of 256 levels, {len(shrunk)} crops")

@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 
-from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.data.sampler import DistributedBatchSampler
 
 BenchmarkView = Literal["random_resized_crop", "center_crop"]
 
@@ -74,7 +74,7 @@ def _ours(work: Workload) -> Turns:
         num_workers=work.num_workers,
         image_size=work.image_size,
         resize_size=work.resize_size,
-        train_view=work.view,
+        train_crop=work.view,
         flip=work.is_random,
         seed=0,
     ).train_dataloader()
@@ -83,7 +83,7 @@ def _ours(work: Workload) -> Turns:
         # The images of every turn are the last of epoch 0; only their crops change.
         done = len(loader) - work.batches
         loader.load_state_dict({**loader.state_dict(), "epoch": 0, "batches_done": done})
-        loader.view = replace(loader.view, seed=number)
+        loader.crop = replace(loader.crop, seed=number)
         return loader
 
     return turn
@@ -104,7 +104,7 @@ def _ffcv(work: Workload) -> Turns:
         raise ValueError("FFCV reads a .beton, and none was given")
     size = (work.image_size, work.image_size)
     samples = check_beton(work.beton).samples
-    order = BatchOrder(samples, work.batch_size, train=True, shuffle=True)
+    order = DistributedBatchSampler(samples, work.batch_size, train=True, shuffle=True)
     view = (
         [RandomResizedCropRGBImageDecoder(size), RandomHorizontalFlip()]
         if work.is_random

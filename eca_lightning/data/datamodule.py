@@ -11,9 +11,9 @@ from eca_lightning.data.folder.files import find_images, first_image_size
 from eca_lightning.data.folder.loader import FileDataset, collate
 from eca_lightning.data.folder.predict_loader import OnUnreadable
 from eca_lightning.data.resumable import ResumableDataModule
-from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.data.transforms.augmentation import Augmentation
-from eca_lightning.data.transforms.crop import View, ViewName
+from eca_lightning.data.transforms.crop import Crop, CropName
 from eca_lightning.utils.checks import require_at_least
 
 Split = Literal["train", "val", "test", "predict"]
@@ -63,9 +63,9 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         image_size: Height and width of the network's input in pixels.
         resize_size: For the view center_crop: the length in pixels to which the shorter side would
             be resized before the middle image_size pixels are cut out.
-        train_view: What training sees: random_resized_crop, center_crop, or full, which takes
+        train_crop: What training sees: random_resized_crop, center_crop, or full, which takes
             images as they are stored and needs all of one size.
-        eval_view: What validation, test and prediction see.
+        eval_crop: What validation, test and prediction see.
         flip: Mirror training images horizontally, every other one at random.
         scale: Least and greatest share of the area for random_resized_crop.
         ratio: Least and greatest width over height for random_resized_crop.
@@ -94,8 +94,8 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         num_workers: int | None = None,
         image_size: int = 224,
         resize_size: int = 256,
-        train_view: ViewName = "random_resized_crop",
-        eval_view: ViewName = "center_crop",
+        train_crop: CropName = "random_resized_crop",
+        eval_crop: CropName = "center_crop",
         flip: bool = True,
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -116,8 +116,8 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         self.eval_batch_size = eval_batch_size
         self.image_size = image_size
         self.resize_size = resize_size
-        self.train_view = train_view
-        self.eval_view = eval_view
+        self.train_crop = train_crop
+        self.eval_crop = eval_crop
         self.flip = flip
         self.scale = scale
         self.ratio = ratio
@@ -129,8 +129,8 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             1, batch_size=batch_size, eval_batch_size=eval_batch_size, aug_repeats=aug_repeats
         )
         try:
-            self._view(train_view, True, None)
-            self._view(eval_view, False, None)
+            self._crop(train_crop, True, None)
+            self._crop(eval_crop, False, None)
         except ValueError as error:
             raise ValueError(f"data.{error}") from None
 
@@ -139,7 +139,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         """Check that a data set is there and whole, without reading its images."""
 
     @abstractmethod
-    def _load(self, source: Any, name: str, view: ViewName, train: bool) -> EpochLoader:
+    def _load(self, source: Any, name: str, crop: CropName, train: bool) -> EpochLoader:
         """The loader of a data set for this rank."""
 
     def setup(self, stage: str) -> None:
@@ -182,15 +182,15 @@ class ClassificationDataModule(ResumableDataModule, ABC):
 
     def train_dataloader(self) -> EpochLoader:
         """Shuffled training batches of this rank, from where a checkpoint stopped."""
-        return self._resumed(self._loader("train", self.train_view))
+        return self._resumed(self._loader("train", self.train_crop))
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
         """Validation batches of this rank; an empty list without a validation set."""
-        return self._loader("val", self.eval_view) if self.paths["val"] else []
+        return self._loader("val", self.eval_crop) if self.paths["val"] else []
 
     def test_dataloader(self) -> EpochLoader:
         """Test batches of this rank."""
-        return self._loader("test", self.eval_view)
+        return self._loader("test", self.eval_crop)
 
     def predict_dataloader(self) -> Any:
         """Batches of images without labels, see `PredictionLoader`.
@@ -199,9 +199,9 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         names and ``unreadable`` what is missing.
         """
         files = find_images(self._path("predict"), "data.predict")
-        size = first_image_size(files) if self.eval_view == "full" else None
+        size = first_image_size(files) if self.eval_crop == "full" else None
         return self._prediction_loader(
-            FileDataset(files, None, self._view(self.eval_view, False, size)),
+            FileDataset(files, None, self._crop(self.eval_crop, False, size)),
             self.eval_batch_size or self.batch_size,
             collate,
         )
@@ -228,16 +228,16 @@ class ClassificationDataModule(ResumableDataModule, ABC):
                 return self._source(split)
         return None
 
-    def _loader(self, split: Split, view: ViewName) -> EpochLoader:
+    def _loader(self, split: Split, crop: CropName) -> EpochLoader:
         """Build a loader and remember to close it."""
-        loader = self._load(self._source(split), f"data.{split}", view, split == "train")
+        loader = self._load(self._source(split), f"data.{split}", crop, split == "train")
         self._loaders.append(loader)
         return loader
 
-    def _view(self, name: ViewName, train: bool, full_size: tuple[int, int] | None) -> View:
+    def _crop(self, name: CropName, train: bool, full_size: tuple[int, int] | None) -> Crop:
         """The view of a split; ``full_size`` is the height and width of its images for ``full``."""
         size = full_size if name == "full" and full_size else (self.image_size, self.image_size)
-        return View(
+        return Crop(
             name,
             *size,
             resize_size=self.resize_size,
@@ -248,10 +248,12 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             augment=tuple(self.augment or ()) if train else (),
         )
 
-    def _order(self, samples: int, train: bool, pages: NDArray[Any] | None = None) -> BatchOrder:
+    def _index_sampler(
+        self, samples: int, train: bool, pages: NDArray[Any] | None = None
+    ) -> DistributedBatchSampler:
         """The batches of this rank."""
         trainer = self.trainer
-        return BatchOrder(
+        return DistributedBatchSampler(
             samples=samples,
             batch_size=self.batch_size if train else self.eval_batch_size or self.batch_size,
             rank=trainer.global_rank if trainer else 0,

@@ -1,9 +1,13 @@
-"""Iteration by epochs that can be saved and resumed: what all loaders share."""
+"""What a loader may offer beyond batches, and the base class of this package's loaders.
+
+Any iterable of batches with a length trains, a plain torch DataLoader for one. The protocols below
+are optional: what needs one says so in one line at the start of a run.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from lightning.pytorch import Trainer
@@ -11,35 +15,78 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eca_lightning.data.sampler import PADDING, BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 
 Batch = tuple[Tensor, Tensor]
 """Images, uint8, of shape ``(N, 3, H, W)`` in channels_last memory, and int64 labels ``(N,)``."""
 
 
-class EpochLoader(ABC):
-    """An iterable over the batches of one rank, built once and used for a whole run.
+@runtime_checkable
+class ResizableLoader(Protocol):
+    """A loader whose image size can change between epochs; ProgressiveResizing needs it."""
 
-    Each iteration is one epoch. Nothing runs before the first batch is asked for, so that calling
-    ``iter`` alone (Lightning does it to try a loader out) neither starts threads nor uses up an
-    epoch. One iteration at a time: a new one ends the one before.
+    def set_image_size(self, size: int) -> None:
+        """Set the height and width of the images in pixels, from the next epoch on.
 
-    Args:
-        order: The samples of each batch.
-        view: The crop of each sample.
+        Raises:
+            ValueError: If the images cannot have this size.
+        """
 
-    Attributes:
-        order: The same.
-        view: The same; a new one takes effect at the next epoch. Its size may differ.
-        epoch: The epoch that is being, or was last, iterated over.
-        batches_done: Batches of this epoch that were handed out.
-        trainer: Who trains on the batches, where someone does.
+
+@runtime_checkable
+class IndexedLoader(Protocol):
+    """A loader that knows the samples of its batches.
+
+    PredictionWriter needs it where Lightning does not know them (it does for a torch DataLoader);
+    LossGuard's report names the samples if the training loader has it.
     """
 
-    def __init__(self, order: BatchOrder, view: View) -> None:
-        self.order = order
-        self.view = view
+    def batch_indices(self, batch: int, epoch: int | None = None) -> NDArray[np.int64]:
+        """Return the sample indices of a batch, of shape ``(N,)``, -1 for padding.
+
+        Args:
+            batch: Number of the batch in its epoch, from 0.
+            epoch: Number of the epoch; the current one if None.
+        """
+
+
+@runtime_checkable
+class ResumableLoader(Protocol):
+    """A loader that resumes an interrupted epoch at its next batch.
+
+    Lightning calls ``set_epoch`` of ``loader.batch_sampler.sampler`` before each epoch, and keeps
+    ``state_dict`` in its checkpoints. Without these, a resumed run repeats the epoch.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next iteration."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the epoch."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a position at the next iteration."""
+
+
+class EpochLoader(ABC):
+    """An iterable over the batches of one rank that is built once and used for a whole run.
+
+    Each iteration is one epoch. Nothing runs before the first batch is requested: calling ``iter``
+    alone, as Lightning does to check a loader, neither starts threads nor uses up an epoch. Only
+    one iteration is active: a new one ends the one before.
+
+    Args:
+        index_sampler: The samples of each batch.
+
+    Attributes:
+        index_sampler: As given.
+        epoch: Number of the current or last epoch.
+        batches_done: Number of batches of this epoch that were yielded.
+        trainer: The trainer that trains on the batches, if any.
+    """
+
+    def __init__(self, index_sampler: DistributedBatchSampler) -> None:
+        self.index_sampler = index_sampler
         self.epoch = 0
         self.batches_done = 0
         self.trainer: Trainer | None = None
@@ -49,11 +96,11 @@ class EpochLoader(ABC):
 
     @abstractmethod
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Batch]:
-        """Yield the batches with these sample indices; free everything when it is closed."""
+        """Yield the batches with these sample indices; release everything when closed."""
 
     def __len__(self) -> int:
-        """Batches of one epoch."""
-        return len(self.order)
+        """Number of batches of one epoch."""
+        return len(self.index_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         self._end_iteration()
@@ -63,15 +110,13 @@ class EpochLoader(ABC):
             first = self._resume_at[1]
         self._resume_at = None
         self.epoch, self.batches_done = epoch, first
-        self._stream = stream = self._open(epoch, self.order.batches(epoch)[first:])
+        self._stream = stream = self._open(epoch, self.index_sampler.batches(epoch)[first:])
         try:
             for batch in stream:
                 self.batches_done += 1
                 yield batch
             if self._stream is not stream:
-                raise RuntimeError(
-                    "this iteration was ended by a newer one: a loader serves one at a time"
-                )
+                raise RuntimeError("this iteration was ended by a newer one of the same loader")
         finally:
             stream.close()
 
@@ -79,23 +124,22 @@ class EpochLoader(ABC):
     def batch_sampler(self) -> SimpleNamespace:
         """Where Lightning finds the ``set_epoch`` that it calls before each epoch.
 
-        A plain ``sampler`` would do too, but Lightning takes loaders that have one for its own to
-        rebuild.
+        A loader with an attribute ``sampler`` would be rebuilt by Lightning as a torch DataLoader.
         """
         return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next iteration; without it, each iteration takes the next one."""
+        """Set the epoch of the next iteration; by default, each iteration is the next epoch."""
         self._next_epoch = epoch
 
-    def batch_indices(self, batch: int) -> NDArray[np.int64]:
-        """The samples of a batch of the current epoch, of shape ``(N,)``, -1 where it is padded."""
-        size = self.order.batch_size
-        indices = self.order.indices(self.epoch)[batch * size : (batch + 1) * size]
-        return np.where(indices == PADDING, PADDING, indices % self.order.samples)
+    def batch_indices(self, batch: int, epoch: int | None = None) -> NDArray[np.int64]:
+        """See :meth:`IndexedLoader.batch_indices`."""
+        batches = self.index_sampler.batches(self.epoch if epoch is None else epoch)
+        samples = self.index_sampler.samples
+        return np.where(batches[batch] == PADDING, PADDING, batches[batch] % samples)
 
     def close(self) -> None:
-        """End the iteration in progress and free its threads or processes; not the position."""
+        """End the iteration in progress and stop its threads or processes; keep the position."""
         self._end_iteration()
 
     def _end_iteration(self) -> None:
@@ -104,26 +148,21 @@ class EpochLoader(ABC):
             self._stream = None
 
     def _identity(self) -> dict[str, int]:
-        """What must be equal for a resumed epoch to go on exactly."""
-        order = self.order
-        return {
-            "samples": order.samples,
-            "global_batch_size": order.global_batch_size,
-            "seed": order.seed,
-            "repeats": order.repeats,
-        }
+        """What must be equal for a resumed epoch to continue exactly."""
+        names = ("samples", "global_batch_size", "seed", "repeats")
+        return {name: getattr(self.index_sampler, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, the same on every rank: no batch counts that is not trained on yet."""
+        """Return the position, equal on every rank; batches not yet trained on do not count."""
         done = self.batches_done
         if self.trainer is not None and self.trainer.current_epoch == self.epoch:
-            # OnExceptionCheckpoint saves amid a step that failed, and Lightning then repeats it.
+            # OnExceptionCheckpoint saves within a failed step, which Lightning then repeats.
             progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
             done = min(done, progress.processed)
         return {"epoch": self.epoch, "batches_done": done, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on, at the next iteration, with the batch after the last one handed out.
+        """Continue, at the next iteration, after the last batch that was trained on.
 
         Args:
             state: What :meth:`state_dict` returned.
@@ -131,7 +170,7 @@ class EpochLoader(ABC):
         changed = {k: v for k, v in self._identity().items() if state[k] != v}
         if changed and state["batches_done"]:
             rank_zero_warn(
-                "The epoch that is resumed will not see each sample once: "
+                "The resumed epoch will not visit each sample once: "
                 + ", ".join(f"{k} was {state[k]} and is {v}" for k, v in changed.items())
             )
         epoch, batches_done = state["epoch"], state["batches_done"]

@@ -8,12 +8,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from eca_lightning.data.epoch_loader import EpochLoader
-from eca_lightning.data.folder.predict_loader import (
-    OnUnreadable,
-    PredictionLoader,
-    require_on_unreadable,
-)
-from eca_lightning.utils.checks import require_at_least
+from eca_lightning.data.folder.predict_loader import OnUnreadable, PredictionLoader
+from eca_lightning.utils.checks import require, require_at_least
 
 
 class ResumableDataModule(LightningDataModule):
@@ -34,7 +30,8 @@ class ResumableDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         require_at_least(0, num_workers=num_workers, seed=seed)
-        require_on_unreadable(on_unreadable)
+        known = on_unreadable in ("skip", "raise")
+        require(known, "data.on_unreadable", "skip or raise", repr(on_unreadable))
         self.num_workers = num_workers
         self.seed = seed
         self.on_unreadable = on_unreadable

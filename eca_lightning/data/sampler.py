@@ -1,12 +1,12 @@
-"""Which samples a rank sees, in which batch of which epoch.
+"""Sample indices of each batch of a rank.
 
-FFCV's own distributed orders skip or repeat samples (its training order loses up to a batch a
-rank, its sequential order counts some samples twice), and torch's DistributedSampler repeats
-samples to make ranks equal. Here ranks are disjoint, training drops its tail evenly, and evaluation
-visits each sample exactly once, with the index -1 where a batch must be filled up.
+FFCV's distributed orders skip or repeat samples (its training order loses up to a batch per rank,
+its sequential order counts some samples twice), and torch's DistributedSampler repeats samples to
+make ranks equal. Here ranks are disjoint, training drops its tail evenly, and evaluation visits
+each sample exactly once, with the index -1 where a batch is padded.
 
-All batches are of one size. What a network computes for an image depends, in the last digit, on the
-size of its batch; were the last one smaller, figures would differ with the number of ranks.
+All batches have the same size: the last digit of a network's output depends on the size of its
+batch, so that a smaller last batch would make metrics depend on the number of ranks.
 """
 
 from dataclasses import dataclass
@@ -14,40 +14,42 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from eca_lightning.utils.checks import require
+
 PADDING = -1
-"""The index, and later the label, of a row that only fills up a batch."""
+"""The index, and later the label, of a row that pads a batch."""
 
 PAGES_SHUFFLED_TOGETHER = 64
-"""Pages among which a quasi-random order mixes samples: 512 MiB of file at FFCV's 8 MiB pages."""
+"""Pages among which quasi-random order shuffles samples: 512 MiB at FFCV's 8 MiB pages."""
 
 
 @dataclass(frozen=True, eq=False)
-class BatchOrder:
-    """The batches of one rank, epoch by epoch, as a pure function of its fields.
+class DistributedBatchSampler:
+    """The batches of one rank in each epoch, as a pure function of its fields and the epoch.
 
-    Every rank has the same number of batches of ``batch_size`` in every epoch: collective
-    operations of the ranks stay in step. The batches of an evaluation are the same on any number of
-    ranks, but for some of padding alone.
+    Every rank has the same number of batches of ``batch_size`` in every epoch, so that collective
+    operations stay in step. Evaluation batches are the same on any number of ranks, except for
+    batches of padding alone.
 
     Args:
-        samples: Samples in the data set.
-        batch_size: Samples a rank takes at a time.
-        rank: This process, from 0.
-        world_size: Number of processes.
-        train: Drop the tail that does not fill a batch on each rank; otherwise every sample exactly
-            once, the last batches filled up with -1.
-        shuffle: A new order every epoch, drawn from ``(seed, epoch)``.
-        repeats: Times that an epoch of training takes each of its samples, one after the other
-            (repeated augmentation: Hoffer et al., arXiv 1901.09335; Berman et al., 1902.05509).
-            An epoch keeps its length, so that it visits but one in ``repeats`` of the samples.
-        seed: Seed of the order, not negative.
-        pages: Page of each sample in its file, of shape ``(samples,)``. When given, an epoch visits
-            the pages in random order and mixes the samples of a few pages at a time
-            (quasi-random), and each rank reads its own pages; when None, all samples are mixed.
+        samples: Number of samples of the dataset.
+        batch_size: Samples per batch and rank.
+        rank: Rank of this process.
+        world_size: Number of ranks.
+        train: Drop the tail that does not fill a batch on each rank; otherwise visit every sample
+            exactly once and pad the last batches with -1.
+        shuffle: Shuffle each epoch by ``(seed, epoch)``.
+        repeats: Times that a training epoch visits each of its samples in succession (repeated
+            augmentation: Hoffer et al., arXiv 1901.09335; Berman et al., 1902.05509). The length
+            of an epoch stays the same, so that it visits one in ``repeats`` of the samples.
+        seed: Seed of the shuffling, at least 0.
+        pages: Page of each sample in its file, of shape ``(samples,)``. If given, an epoch visits
+            the pages in random order and shuffles the samples of a few pages at a time
+            (quasi-random), and each rank reads its own pages; if None, all samples are shuffled.
 
     Raises:
-        ValueError: A size is out of range, the training samples do not fill one batch a rank, or an
-            evaluation is to repeat samples.
+        ValueError: If a size is out of range, the training samples do not fill one batch per rank,
+            or an evaluation repeats samples.
     """
 
     samples: int
@@ -61,17 +63,13 @@ class BatchOrder:
     pages: NDArray[np.uint64] | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.batch_size < 1 or self.seed < 0:
-            raise ValueError(
-                "samples and batch_size must be at least 1 and seed at least 0, "
-                f"got {self.samples}, {self.batch_size} and {self.seed}"
-            )
-        if self.repeats < 1 or (self.repeats > 1 and not self.train):
-            raise ValueError(
-                f"repeats must be at least 1, and 1 for evaluation, got {self.repeats}"
-            )
-        if not 0 <= self.rank < self.world_size:
-            raise ValueError(f"rank {self.rank} is outside the {self.world_size} ranks")
+        require(self.samples >= 1, "samples", "at least 1", self.samples)
+        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        require(self.seed >= 0, "seed", "at least 0", self.seed)
+        allowed = self.repeats >= 1 if self.train else self.repeats == 1
+        require(allowed, "repeats", "at least 1, and 1 for evaluation", self.repeats)
+        in_world = 0 <= self.rank < self.world_size
+        require(in_world, "rank", f"from 0 to {self.world_size - 1}", self.rank)
         if self.train and self.samples < self.global_batch_size:
             raise ValueError(
                 f"{self.samples} training samples do not fill one batch of {self.batch_size} on "
@@ -80,46 +78,45 @@ class BatchOrder:
 
     @property
     def global_batch_size(self) -> int:
-        """Samples that all ranks together take at a time."""
+        """Samples per batch over all ranks."""
         return self.batch_size * self.world_size
 
     def __len__(self) -> int:
-        """Batches of one rank in one epoch."""
+        """Number of batches of one rank in one epoch."""
         if self.train:
             return self.samples // self.global_batch_size
         return -(-self.samples // self.global_batch_size)
 
     def indices(self, epoch: int) -> NDArray[np.int64]:
-        """The samples of this rank in the order in which it visits them.
+        """Compute the sample indices of this rank in the order in which it visits them.
 
         Args:
             epoch: Number of the epoch, from 0.
 
         Returns:
-            Sample indices of shape ``(len(self) * batch_size,)``, -1 where a batch is filled up.
-            The repetition r of sample i, from 0, is ``i + r * samples``: random choices that follow
-            from this number differ, and the sample is the remainder by ``samples``.
+            Sample indices of shape ``(len(self) * batch_size,)``, -1 for padding. Repetition r of
+            sample i, from 0, has the index ``i + r * samples``, so that it gets other random crops
+            and augmentations; the sample is the index modulo ``samples``.
         """
-        order = self._global_order(epoch)
+        indices = self._global_indices(epoch)
         if self.repeats > 1:
             repetitions = np.arange(self.repeats) * self.samples
-            order = (order[:, None] + repetitions).reshape(-1)[: self.samples]
+            indices = (indices[:, None] + repetitions).reshape(-1)[: self.samples]
         used = len(self) * self.global_batch_size
-        if used > self.samples:
-            order = np.concatenate([order, np.full(used - self.samples, PADDING)])
-        order = order[:used]
+        padding = max(used - self.samples, 0)
+        indices = np.concatenate([indices[:used], np.full(padding, PADDING)])
         if self.train and self.pages is None:
-            # The ranks share out each global batch, so that the samples of a training step depend
-            # on the global batch size alone and not on the number of ranks it is spread over.
-            return order.reshape(-1, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
-        return order.reshape(self.world_size, -1)[self.rank]
+            # Split each global batch among the ranks, so that the samples of a training step
+            # depend on the global batch size alone and not on the number of ranks.
+            return indices.reshape(-1, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
+        return indices.reshape(self.world_size, -1)[self.rank]
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The indices of :meth:`indices`, cut into ``len(self)`` batches of ``batch_size``."""
+        """Split :meth:`indices` into ``len(self)`` batches of ``batch_size``."""
         return list(self.indices(epoch).reshape(-1, self.batch_size))
 
-    def _global_order(self, epoch: int) -> NDArray[np.int64]:
-        """All samples in the order of an epoch, before they are dealt out to the ranks."""
+    def _global_indices(self, epoch: int) -> NDArray[np.int64]:
+        """Compute the order of all samples in an epoch, before it is split among ranks."""
         if not self.shuffle:
             return np.arange(self.samples)
         generator = np.random.default_rng([self.seed, epoch])

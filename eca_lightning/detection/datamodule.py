@@ -10,13 +10,12 @@ from eca_lightning.data.epoch_loader import EpochLoader
 from eca_lightning.data.folder.files import find_images
 from eca_lightning.data.folder.predict_loader import OnUnreadable
 from eca_lightning.data.resumable import ResumableDataModule
-from eca_lightning.data.transforms.crop import View
 from eca_lightning.detection.annotations import CocoAnnotations
 from eca_lightning.detection.coco_json import read_annotations, require_images
 from eca_lightning.detection.dataset import (
     CocoImages,
     CocoLoader,
-    GroupedOrder,
+    GroupedBatchSampler,
     NumberedImages,
     collate_images,
 )
@@ -221,7 +220,7 @@ class CocoDataModule(ResumableDataModule):
         train, trainer = split == "train", self.trainer
         known = self._annotations(split)
         grouped = train and self.group_by_aspect_ratio
-        order = GroupedOrder(
+        index_sampler = GroupedBatchSampler(
             samples=len(known),
             batch_size=self.batch_size if train else self.eval_batch_size,
             rank=trainer.global_rank if trainer else 0,
@@ -232,9 +231,8 @@ class CocoDataModule(ResumableDataModule):
             seed=self._run_seed(),
             groups=(known.sizes[:, 0] > known.sizes[:, 1]).astype(int) if grouped else None,
         )
-        # Of the whole image, whatever its size: what counts here is the flip.
-        view = View("full", 1, 1, flip=train and self.flip, seed=self._run_seed())
-        images = CocoImages(self._path(split, self.paths), known, view)
-        loader = CocoLoader(images, order, self._workers(), self._device().type == "cuda")
+        flip_seed = self._run_seed() if train and self.flip else None
+        images = CocoImages(self._path(split, self.paths), known, flip_seed)
+        loader = CocoLoader(images, index_sampler, self._workers(), self._device().type == "cuda")
         self._loaders.append(loader)
         return loader

@@ -20,9 +20,9 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
 from eca_lightning.data.folder.files import open_rgb
-from eca_lightning.data.folder.loader import FolderLoader, SampleKey
-from eca_lightning.data.sampler import PADDING, BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.folder.loader import FileLoader, SampleKey
+from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
+from eca_lightning.data.transforms.crop import random_flips
 from eca_lightning.detection.annotations import CocoAnnotations
 
 Target = dict[str, Tensor]
@@ -33,7 +33,7 @@ DetectionBatch = tuple[list[Tensor], list[Target]]
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedOrder(BatchOrder):
+class GroupedBatchSampler(DistributedBatchSampler):
     """An order of training whose batches hold images of one group, as far as they go.
 
     What a group leaves over is mixed with what the others do. All ranks are in the same group at
@@ -45,8 +45,8 @@ class GroupedOrder(BatchOrder):
 
     groups: NDArray[np.int64] | None = None
 
-    def _global_order(self, epoch: int) -> NDArray[np.int64]:
-        order = super()._global_order(epoch)
+    def _global_indices(self, epoch: int) -> NDArray[np.int64]:
+        order = super()._global_indices(epoch)
         if self.groups is None:
             return order
         together = self.global_batch_size
@@ -71,23 +71,23 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
     Args:
         folder: The folder of the images.
         annotations: What is on them.
-        view: Whether images are flipped, and by which seed.
+        flip_seed: Seed of the random horizontal flips; None for no flips.
     """
 
-    def __init__(self, folder: Path, annotations: CocoAnnotations, view: View) -> None:
+    def __init__(self, folder: Path, annotations: CocoAnnotations, flip_seed: int | None) -> None:
         self.folder = folder
         self.annotations = annotations
-        self.view = view
+        self.flip_seed = flip_seed
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.annotations)
 
-    def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, Target]:
         """Read one image.
 
         Args:
-            key: Its index; with the epoch and a view, these hold instead of epoch 0 and its own.
+            key: Its index and the epoch; images keep their size.
 
         Returns:
             Pixels, uint8, of shape ``(3, height, width)``, and the target.
@@ -95,7 +95,7 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
         Raises:
             ValueError: The file cannot be decoded, or has another size than annotated.
         """
-        index, epoch, view = (key, 0, self.view) if isinstance(key, int) else key
+        index, epoch, _ = key
         known = self.annotations
         path = self.folder / known.file_names[index]
         height, width = known.sizes[index].tolist()
@@ -116,7 +116,8 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
         if known.segmentations is not None:
             target["masks"] = torch.from_numpy(known.masks(index))
         # By the id: it stays when images are left out.
-        if view.crops([known.image_ids[index]], [height], [width], epoch)[0, 4]:
+        image_id = known.image_ids[index]
+        if self.flip_seed is not None and random_flips(self.flip_seed, epoch, [image_id])[0]:
             pixels = F.horizontal_flip_image(pixels)
             xyxy = BoundingBoxFormat.XYXY
             boxes = F.horizontal_flip_bounding_boxes(target["boxes"], xyxy, (height, width))
@@ -134,25 +135,22 @@ class NumberedImages(Dataset[tuple[Tensor, Target]]):
 
     Attributes:
         paths: The same.
-        view: The whole image.
     """
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
-        self.view = View("full", 1, 1)  # whatever the size: only a flip would count
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.paths)
 
-    def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, Target]:
         """Pixels, uint8, of shape ``(3, height, width)``, and the target, of ``image_id`` alone.
 
         Raises:
             ValueError: The file cannot be decoded.
         """
-        index = key if isinstance(key, int) else key[0]
-        return _read(self.paths[index]), {"image_id": torch.tensor(index)}
+        return _read(self.paths[key[0]]), {"image_id": torch.tensor(key[0])}
 
 
 def collate_images(rows: list[tuple[Tensor, Target]]) -> DetectionBatch:
@@ -160,7 +158,7 @@ def collate_images(rows: list[tuple[Tensor, Target]]) -> DetectionBatch:
     return [image for image, _ in rows], [target for _, target in rows]
 
 
-class CocoLoader(FolderLoader):
+class CocoLoader(FileLoader):
     """The batches of annotated images for one rank.
 
     Evaluation has the same number of batches on every rank, as a network spread over ranks may
@@ -168,7 +166,7 @@ class CocoLoader(FolderLoader):
 
     Args:
         images: The images.
-        order: The images of each batch.
+        index_sampler: The images of each batch.
         num_workers: Processes that decode; 0 decodes in this one.
         pin_memory: Whether to hand out batches in pinned memory, for copies to a GPU.
     """
@@ -176,11 +174,11 @@ class CocoLoader(FolderLoader):
     def __init__(
         self,
         images: CocoImages,
-        order: BatchOrder,
+        index_sampler: DistributedBatchSampler,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__(images, order, num_workers, pin_memory, collate_images)
+        super().__init__(images, index_sampler, num_workers, pin_memory, collate_images)
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Any]:
         """Decode the batches with these indices in the workers."""

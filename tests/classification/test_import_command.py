@@ -196,7 +196,7 @@ def run(tmp_path):
                 pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     sets = {split: str(tmp_path / "images" / split) for split in ("train", "val")}
-    options = {"batch_size": 4, "num_workers": 0, "train_view": "full", "eval_view": "full"}
+    options = {"batch_size": 4, "num_workers": 0, "train_crop": "full", "eval_crop": "full"}
     backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3, "stochastic_depth": 0.1}
     model = {"backbone": backbone, "label_smoothing": 0.1}
     data = sets | options | {"predict": sets["val"]}

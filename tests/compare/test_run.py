@@ -69,7 +69,7 @@ def write(folder, **changes):
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
     options = {split: str(folder / split) for split in ("train", "val")}
     options |= {"batch_size": 8, "image_size": 16, "num_workers": 0}
-    options |= {"train_view": "full", "eval_view": "full"}
+    options |= {"train_crop": "full", "eval_crop": "full"}
     data = {"class_path": "eca_lightning.ImageFolderDataModule", "init_args": options}
     (folder / "base.yaml").write_text(yaml.safe_dump(BASE | {"data": data}))
     (folder / "grid.yaml").write_text(yaml.safe_dump(GRID | changes, sort_keys=False))

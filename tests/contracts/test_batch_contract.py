@@ -106,7 +106,7 @@ def make_trainer(folder, **options):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test", "predict"])
-@pytest.mark.parametrize("options", [{}, {"train_view": "full", "eval_view": "full"}])
+@pytest.mark.parametrize("options", [{}, {"train_crop": "full", "eval_crop": "full"}])
 def test_batches_are_uint8_images_and_int64_labels(make_module, split, options):
     module = make_module(**options)
     batches = list(getattr(module, f"{split}_dataloader")())
@@ -177,7 +177,7 @@ def test_a_batch_whose_step_failed_is_seen_again(make_module, tmp_path, step, ho
 
 def test_overfitting_repeats_the_same_batches(make_module, tmp_path):
     model = Recorder()
-    module = make_module(train_view="center_crop", flip=False)
+    module = make_module(train_crop="center_crop", flip=False)
     make_trainer(tmp_path, overfit_batches=2).fit(model, datamodule=module)
     assert len({batch[1:] for batch in model.training_batches}) == 2
 

@@ -20,7 +20,7 @@ from eca_lightning import (
 )
 from eca_lightning.cli import main
 from eca_lightning.data.datasets.image_folder import write_image_folder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.transforms.crop import Crop
 from eca_lightning.lightning_cli import lightning_cli
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -140,13 +140,13 @@ def test_repeated_samples_differ_in_their_crops_alone(folder_module, ffcv_module
 
 
 def test_a_full_view_decodes_as_stored(raw_beton, photo_beton, arrays, image_folder):
-    module = FFCVDataModule(val=raw_beton, eval_view="full", batch_size=101, num_workers=1)
+    module = FFCVDataModule(val=raw_beton, eval_crop="full", batch_size=101, num_workers=1)
     images, _ = next(iter(module.val_dataloader()))
     assert torch.equal(images, torch.from_numpy(arrays.images).permute(0, 3, 1, 2))
     module.teardown("validate")
     for module in (
-        FFCVDataModule(train=photo_beton, train_view="full"),
-        ImageFolderDataModule(train=image_folder, train_view="full", batch_size=21, num_workers=0),
+        FFCVDataModule(train=photo_beton, train_crop="full"),
+        ImageFolderDataModule(train=image_folder, train_crop="full", batch_size=21, num_workers=0),
     ):
         with pytest.raises(ValueError, match=r"'full' needs images of one size.*center_crop"):
             list(module.train_dataloader())
@@ -215,7 +215,7 @@ def test_the_seed_is_that_of_the_run_unless_given(image_folder, monkeypatch):
     def first_labels(seed=None):
         module = ImageFolderDataModule(train=image_folder, seed=seed, **SMALL)
         loader = module.train_dataloader()
-        return loader.order.indices(0).tolist(), loader._batches.dataset.view.seed
+        return loader.index_sampler.indices(0).tolist(), loader.dataset.crop.seed
 
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
     assert first_labels() == first_labels(7)
@@ -225,24 +225,25 @@ def test_the_seed_is_that_of_the_run_unless_given(image_folder, monkeypatch):
 
 
 def test_views_and_workers_follow_the_options(ffcv_module):
-    assert ffcv_module.train_dataloader().view == View(
+    assert ffcv_module.train_dataloader().crop == Crop(
         "random_resized_crop", 32, 32, resize_size=36, flip=True, seed=0
     )
-    assert ffcv_module.val_dataloader().view == View("center_crop", 32, 32, resize_size=36)
+    assert ffcv_module.val_dataloader().crop == Crop("center_crop", 32, 32, resize_size=36)
     ffcv_module.flip = False
-    assert not ffcv_module.train_dataloader().view.flip
+    assert not ffcv_module.train_dataloader().crop.flip
     ffcv_module.order = "quasi_random"
-    assert ffcv_module.train_dataloader().order.pages is not None
-    assert ffcv_module.val_dataloader().order.pages is None
+    assert ffcv_module.train_dataloader().index_sampler.pages is not None
+    assert ffcv_module.val_dataloader().index_sampler.pages is None
     assert ImageFolderDataModule()._workers() == len(os.sched_getaffinity(0))
 
 
 def test_training_alone_is_augmented(folder_module, ffcv_module):
     augment = [TrivialAugment(), RandomErasing(0.25)]
-    for module in (folder_module, ffcv_module):
-        module.augment = augment
-        assert module.train_dataloader().view.augment == tuple(augment)
-        assert module.val_dataloader().view.augment == ()
+    folder_module.augment = ffcv_module.augment = augment
+    assert folder_module.train_dataloader().dataset.crop.augment == tuple(augment)
+    assert folder_module.val_dataloader().dataset.crop.augment == ()
+    assert ffcv_module.train_dataloader().crop.augment == tuple(augment)
+    assert ffcv_module.val_dataloader().crop.augment == ()
 
 
 AUGMENTED = """

@@ -7,19 +7,15 @@ import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 
 from eca_lightning.data.epoch_loader import EpochLoader
-from eca_lightning.data.sampler import BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.sampler import DistributedBatchSampler
 
-ORDER = BatchOrder(40, 4, train=True, shuffle=True, seed=2)
+ORDER = DistributedBatchSampler(40, 4, train=True, shuffle=True, seed=2)
 
 
 class CountingLoader(EpochLoader):
     """Yields the indices themselves as labels; counts what is open."""
 
     open = 0
-
-    def __init__(self, order):
-        super().__init__(order, View("full", 1, 1))
 
     def _open(self, epoch, batches):
         self.open += 1
@@ -70,7 +66,7 @@ def test_a_break_closes_at_once_and_a_new_iteration_ends_the_old():
     new = iter(loader)
     next(new)
     assert loader.open == 1
-    with pytest.raises(RuntimeError, match="one at a time"):
+    with pytest.raises(RuntimeError, match="ended by a newer one"):
         next(old)
     next(new)
     loader.close()
@@ -118,9 +114,9 @@ def test_a_finished_epoch_is_not_repeated():
 def test_resuming_with_other_data_warns():
     state = {**CountingLoader(ORDER).state_dict(), "batches_done": 3}
     same_samples = CountingLoader(
-        BatchOrder(40, 2, rank=1, world_size=2, train=True, shuffle=True, seed=2)
+        DistributedBatchSampler(40, 2, rank=1, world_size=2, train=True, shuffle=True, seed=2)
     )
     same_samples.load_state_dict(state)
-    other = CountingLoader(BatchOrder(40, 8, train=True, shuffle=True, seed=3))
+    other = CountingLoader(DistributedBatchSampler(40, 8, train=True, shuffle=True, seed=3))
     with pytest.warns(UserWarning, match="global_batch_size was 4 and is 8, seed was 2 and is 3"):
         other.load_state_dict(state)

@@ -6,14 +6,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from eca_lightning.data.sampler import PADDING, BatchOrder
+from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 
 SIZES = list(product((1, 2, 7, 64, 101), (1, 2, 3, 8), (1, 2, 5, 64)))
 
 
 def ranks(samples, world_size, batch_size, **options):
     return [
-        BatchOrder(samples, batch_size, rank, world_size, **options) for rank in range(world_size)
+        DistributedBatchSampler(samples, batch_size, rank, world_size, **options)
+        for rank in range(world_size)
     ]
 
 
@@ -47,7 +48,7 @@ def test_training_ranks_are_disjoint_and_drop_less_than_a_global_batch(
 ):
     if samples < world_size * batch_size:
         with pytest.raises(ValueError, match=r"lower data\.batch_size"):
-            BatchOrder(samples, batch_size, 0, world_size, train=True)
+            DistributedBatchSampler(samples, batch_size, 0, world_size, train=True)
         return
     pages = np.arange(samples, dtype=np.uint64) // 3 if paged else None
     orders = ranks(samples, world_size, batch_size, train=True, shuffle=True, pages=pages)
@@ -61,7 +62,7 @@ def test_training_ranks_are_disjoint_and_drop_less_than_a_global_batch(
 
 
 def test_a_training_step_takes_the_same_samples_on_any_number_of_ranks():
-    alone = BatchOrder(100, 24, train=True, shuffle=True, seed=3).batches(7)
+    alone = DistributedBatchSampler(100, 24, train=True, shuffle=True, seed=3).batches(7)
     shared = [order.batches(7) for order in ranks(100, 3, 8, train=True, shuffle=True, seed=3)]
     for step, batch in enumerate(alone):
         assert np.array_equal(batch, np.concatenate([rank[step] for rank in shared]))
@@ -71,7 +72,7 @@ def test_a_training_step_takes_the_same_samples_on_any_number_of_ranks():
 def test_shuffled_order_depends_on_seed_and_epoch_alone(pages):
     def order(seed, epoch):
         options = {"train": True, "shuffle": True, "seed": seed, "pages": pages}
-        return BatchOrder(1000, 10, **options).indices(epoch).tolist()
+        return DistributedBatchSampler(1000, 10, **options).indices(epoch).tolist()
 
     assert order(1, 2) == order(1, 2)
     orders = [order(1, 2), order(1, 3), order(2, 2), list(range(1000))]
@@ -81,8 +82,8 @@ def test_shuffled_order_depends_on_seed_and_epoch_alone(pages):
 @pytest.mark.parametrize("pages", [None, np.arange(103, dtype=np.uint64) // 4])
 def test_repeats_take_each_of_some_samples_several_times_in_a_row(pages):
     options = {"train": True, "shuffle": True, "pages": pages}
-    once = BatchOrder(103, 10, **options)
-    thrice = BatchOrder(103, 10, repeats=3, **options)
+    once = DistributedBatchSampler(103, 10, **options)
+    thrice = DistributedBatchSampler(103, 10, repeats=3, **options)
     assert len(thrice) == len(once)
     numbers = thrice.indices(4)
     samples, repetitions = numbers % 103, numbers // 103
@@ -93,7 +94,7 @@ def test_repeats_take_each_of_some_samples_several_times_in_a_row(pages):
 def test_shuffling_has_no_bias():
     positions = np.zeros((20, 20))
     for epoch in range(2000):
-        order = BatchOrder(20, 20, train=True, shuffle=True).indices(epoch)
+        order = DistributedBatchSampler(20, 20, train=True, shuffle=True).indices(epoch)
         positions[order, np.arange(20)] += 1
     # Each cell is binomial with mean 100 and standard deviation 9.7.
     assert abs(positions - 100).max() < 5 * 9.7
@@ -101,7 +102,7 @@ def test_shuffling_has_no_bias():
 
 def test_quasi_random_order_reads_few_pages_at_a_time():
     pages = np.arange(300_000, dtype=np.uint64) // 100
-    order = BatchOrder(300_000, 64, 1, 2, train=True, shuffle=True, pages=pages)
+    order = DistributedBatchSampler(300_000, 64, 1, 2, train=True, shuffle=True, pages=pages)
     batches = order.batches(0)
     last_use = {}
     first_use = {}
@@ -125,9 +126,12 @@ def test_quasi_random_order_reads_few_pages_at_a_time():
         ({"samples": 0, "batch_size": 1}, "at least 1"),
         ({"samples": 1, "batch_size": 0}, "at least 1"),
         ({"samples": 1, "batch_size": 1, "seed": -1}, "seed"),
-        ({"samples": 1, "batch_size": 1, "rank": 2, "world_size": 2}, "rank 2"),
+        (
+            {"samples": 1, "batch_size": 1, "rank": 2, "world_size": 2},
+            "rank must be from 0 to 1, got 2",
+        ),
     ],
 )
 def test_impossible_sizes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        BatchOrder(**options)
+        DistributedBatchSampler(**options)

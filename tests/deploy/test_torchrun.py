@@ -28,8 +28,8 @@ def config(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:02}.png")
-    data = {"train": "images", "val": "images", "image_size": 16, "train_view": "full"}
-    data |= {"eval_view": "full", "batch_size": BATCH, "num_workers": 0}
+    data = {"train": "images", "val": "images", "image_size": 16, "train_crop": "full"}
+    data |= {"eval_crop": "full", "batch_size": BATCH, "num_workers": 0}
     logger = {"save_dir": "runs", "name": "small"}
     run = {
         "model": {

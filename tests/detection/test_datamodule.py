@@ -163,9 +163,9 @@ def test_batches_are_of_one_orientation_unless_asked_otherwise(root):
 
 
 def test_only_training_is_flipped_and_only_if_asked(root):
-    assert make(root).train_dataloader().view.flip
-    assert not make(root, flip=False).train_dataloader().view.flip
-    assert not make(root).val_dataloader().view.flip
+    assert make(root).train_dataloader().dataset.flip_seed is not None
+    assert make(root, flip=False).train_dataloader().dataset.flip_seed is None
+    assert make(root).val_dataloader().dataset.flip_seed is None
 
 
 def test_masks_are_there_if_asked_for(root):

@@ -9,16 +9,15 @@ pytest.importorskip("pycocotools")
 
 from tiny_coco import OBJECT, make_coco, write_json
 
-from eca_lightning.data.transforms.crop import View
 from eca_lightning.detection.coco_json import read_annotations
-from eca_lightning.detection.dataset import CocoImages, CocoLoader, GroupedOrder
+from eca_lightning.detection.dataset import CocoImages, CocoLoader, GroupedBatchSampler
 
 GROUPS = np.array([0] * 41 + [1] * 23 + [0] * 19)
 SAMPLES = len(GROUPS)
 
 
 def order(**options):
-    return GroupedOrder(SAMPLES, groups=GROUPS, train=True, **{"shuffle": True, **options})
+    return GroupedBatchSampler(SAMPLES, groups=GROUPS, train=True, **{"shuffle": True, **options})
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
@@ -69,15 +68,14 @@ def known(folder):
     return read_annotations(write_json(folder.parent / "a.json", make_coco(folder)), masks=True)
 
 
-FLIPPED = View("full", 1, 1, flip=True, seed=6)
-UNFLIPPED = View("full", 1, 1)
+FLIPPED, UNFLIPPED = 6, None  # seeds of the flips
 
 
-def load(folder, known, view=UNFLIPPED, num_workers=0, train=False, **options):
+def load(folder, known, flip_seed=UNFLIPPED, num_workers=0, train=False, **options):
     options = {"batch_size": 3, "train": train, "shuffle": train, "seed": 6, **options}
     groups = (known.sizes[:, 0] > known.sizes[:, 1]).astype(int) if train else None
-    order = GroupedOrder(len(known), groups=groups, **options)
-    return CocoLoader(CocoImages(folder, known, view), order, num_workers)
+    order = GroupedBatchSampler(len(known), groups=groups, **options)
+    return CocoLoader(CocoImages(folder, known, flip_seed), order, num_workers)
 
 
 def flatten(batches):

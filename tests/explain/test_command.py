@@ -34,7 +34,7 @@ def work(tmp_path_factory):
         trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
         trainer.strategy.connect(model)
         trainer.save_checkpoint(folder / f"{name}.ckpt")
-    options = {"val": str(folder / "images"), "image_size": 16, "eval_view": "full"}
+    options = {"val": str(folder / "images"), "image_size": 16, "eval_crop": "full"}
     options |= {"num_workers": 0, "batch_size": 4}
     config = {"class_path": "eca_lightning.ImageFolderDataModule", "init_args": options}
     (folder / "data.yaml").write_text(yaml.safe_dump(config))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eca_lightning.classification.task import ImageClassifier
+from eca_lightning.data.epoch_loader import IndexedLoader
 from eca_lightning.training.callbacks.unreadable import report_unreadable, unreadable_files
 from eca_lightning.utils.distributed import gather_objects
 from eca_lightning.utils.tables import Columns, Row, check_table, write_table
@@ -69,7 +70,13 @@ class PredictionWriter(BasePredictionWriter):
         if not isinstance(pl_module, ImageClassifier):
             return
         loader: Any = trainer.predict_dataloaders
-        # Lightning knows the indices of torch's loaders; ours say them.
+        if batch_indices is None and not isinstance(loader, IndexedLoader):
+            raise ValueError(
+                f"predictions need a loader that names the images of its batches, but "
+                f"{type(loader).__name__} is neither a torch DataLoader of a map-style dataset nor "
+                "has batch_indices"
+            )
+        # Lightning knows the indices of torch's loaders.
         indices = np.asarray(batch_indices or loader.batch_indices(batch_idx))
         top = torch.topk(prediction, min(self.top, prediction.shape[1]))
         real = indices >= 0

@@ -20,7 +20,7 @@ class StepApplier(Operation):
     slot is run.
 
     Args:
-        shape: Shape of the steps of one sample, see :meth:`~.views.View.steps`.
+        shape: Shape of the steps of one sample, see :meth:`~.views.Crop.steps`.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:

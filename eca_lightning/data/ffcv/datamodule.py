@@ -7,7 +7,7 @@ from typing import Any, Literal
 from eca_lightning.data.datamodule import ClassificationDataModule
 from eca_lightning.data.epoch_loader import EpochLoader
 from eca_lightning.data.ffcv.format import BetonInfo, check_beton
-from eca_lightning.data.transforms.crop import ViewName
+from eca_lightning.data.transforms.crop import CropName
 from eca_lightning.utils.checks import require_at_least
 
 
@@ -58,25 +58,25 @@ class FFCVDataModule(ClassificationDataModule):
     def predict_dataloader(self) -> Any:
         """Batches of a .beton with its labels, or of image files with labels -1."""
         if self._path("predict").suffix == ".beton":
-            return self._loader("predict", self.eval_view)
+            return self._loader("predict", self.eval_crop)
         return super().predict_dataloader()
 
     def _look_at(self, path: Path, name: str) -> BetonInfo:
         return check_beton(path, name)
 
-    def _load(self, source: BetonInfo, name: str, view: ViewName, train: bool) -> EpochLoader:
+    def _load(self, source: BetonInfo, name: str, crop: CropName, train: bool) -> EpochLoader:
         least, greatest = source.resolutions
-        if view == "full" and least != greatest:
+        if crop == "full" and least != greatest:
             raise ValueError(
-                f"{name}: the view 'full' needs images of one size, but those of {source.path} "
+                f"{name}: the crop 'full' needs images of one size, but those of {source.path} "
                 f"range from {least[0]} x {least[1]} to {greatest[0]} x {greatest[1]} pixels; "
                 "use 'center_crop' or 'random_resized_crop'"
             )
         pages = source.pages if train and self.order == "quasi_random" else None
         loader: EpochLoader = self._streaming.BetonLoader(
             source,
-            self._view(view, train, least),
-            self._order(source.samples, train, pages),
+            self._crop(crop, train, least),
+            self._index_sampler(source.samples, train, pages),
             decoder=self.decoder,
             num_workers=self._workers(),
             os_cache=self.os_cache,

@@ -7,8 +7,8 @@
 | an early ``break`` leaves the thread running | closed and joined, also at exit |
 | a corrupt JPEG is a black or an old image | the file and the sample are named in an error |
 | a compiled operation after one that is not loops for ever | all operations are compiled |
-| its orders skip, repeat or cannot be resumed | :class:`~eca_lightning.data.sampler.BatchOrder` |
-| augmentations ignore the seed | :class:`~eca_lightning.data.transforms.crop.View` |
+| its orders skip, repeat or cannot be resumed | `data.sampler` |
+| augmentations ignore the seed | `data.transforms.crop` |
 """
 
 import atexit
@@ -38,8 +38,8 @@ from eca_lightning.data.ffcv.ffcv_api import (
     torch_threads_kept,
 )
 from eca_lightning.data.ffcv.format import BetonInfo
-from eca_lightning.data.sampler import PADDING, BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
+from eca_lightning.data.transforms.crop import Crop
 
 _RUNNING_CODE = threading.Lock()
 """Numba's fallback thread pool aborts the process when two threads enter it at a time."""
@@ -52,8 +52,8 @@ class BetonLoader(EpochLoader):
 
     Args:
         info: The .beton, which :func:`~eca_lightning.data.ffcv.format.check_beton` has found whole.
-        view: The crop of each sample.
-        order: The samples of each batch.
+        crop: The crop of each sample.
+        index_sampler: The samples of each batch.
         decoder: ``crop`` decodes no more than each crop, with the package's own decoder, where it
             was built; ``ffcv`` decodes whole images, with FFCV's.
         num_workers: Threads; more than numba has (``NUMBA_NUM_THREADS``) are not used.
@@ -71,8 +71,8 @@ class BetonLoader(EpochLoader):
     def __init__(
         self,
         info: BetonInfo,
-        view: View,
-        order: BatchOrder,
+        crop: Crop,
+        index_sampler: DistributedBatchSampler,
         *,
         decoder: DecoderName = "crop",
         num_workers: int = 1,
@@ -81,9 +81,11 @@ class BetonLoader(EpochLoader):
         device: torch.device | None = None,
         timeout: float = 300.0,
     ) -> None:
-        super().__init__(order, view)
-        if info.samples != order.samples:
-            raise ValueError(f"{info.path} holds {info.samples} samples, not {order.samples}")
+        super().__init__(index_sampler)
+        samples = index_sampler.samples
+        if info.samples != samples:
+            raise ValueError(f"{info.path} holds {info.samples} samples, not {samples}")
+        self.crop = crop
         self.timeout = timeout
         self._info = info
         self._device = device if device is not None and device.type == "cuda" else None
@@ -93,12 +95,12 @@ class BetonLoader(EpochLoader):
                 f"Decoding with FFCV, which is slower: {crop_decode.unavailable_reason()}"
             )
             decoder = "ffcv"
-        self._decoder = CropDecoder(view.height, view.width, native=decoder == "crop")
-        self._augmenter = StepApplier(view.steps([0], 0).shape[1:]) if view.augment else None
+        self._decoder = CropDecoder(crop.height, crop.width, native=decoder == "crop")
+        self._augmenter = StepApplier(crop.steps([0], 0).shape[1:]) if crop.augment else None
         with torch_threads_kept():
             self._loader = Loader(
                 str(info.path),
-                batch_size=order.batch_size,
+                batch_size=index_sampler.batch_size,
                 num_workers=min(max(num_workers, 1), numba.config.NUMBA_NUM_THREADS),
                 os_cache=os_cache,
                 order=OrderOption.SEQUENTIAL,
@@ -111,17 +113,19 @@ class BetonLoader(EpochLoader):
                 },
             )
 
+    def set_image_size(self, size: int) -> None:
+        """See :meth:`~eca_lightning.data.epoch_loader.ResizableLoader.set_image_size`."""
+        self.crop = self.crop.resized(size)
+
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Batch]:
         """Stream the batches with these sample indices through FFCV."""
         if not batches:
             return
         announce_compilation()
-        self._decoder.height, self._decoder.width = self.view.height, self.view.width
+        self._decoder.height, self._decoder.width = self.crop.height, self.crop.width
         if self._augmenter:
-            self._augmenter.shape = self.view.steps([0], 0).shape[1:]
-        elif self.view.augment:
-            raise ValueError("a loader that was built without augmentations cannot be given some")
-        stream = EpochStream(self._loader, self._info, self.view, epoch, np.concatenate(batches))
+            self._augmenter.shape = self.crop.steps([0], 0).shape[1:]
+        stream = EpochStream(self._loader, self._info, self.crop, epoch, np.concatenate(batches))
         try:
             for indices in batches:
                 images = self._copy(torch.from_numpy(stream.take(self.timeout)))
@@ -152,16 +156,17 @@ class EpochStream(EpochIterator):
     Args:
         loader: FFCV's loader.
         info: The file it reads.
-        view: The crop of each sample.
+        crop: The crop of each sample.
         epoch: Number of the epoch.
-        indices: Samples as `BatchOrder.indices` numbers them; padding is read as sample 0.
+        indices: Samples as `DistributedBatchSampler.indices` numbers them; padding is read as
+            sample 0.
     """
 
     def __init__(
-        self, loader: Any, info: BetonInfo, view: View, epoch: int, indices: NDArray[np.int64]
+        self, loader: Any, info: BetonInfo, crop: Crop, epoch: int, indices: NDArray[np.int64]
     ) -> None:
         self._info = info
-        self._view = view
+        self._crop = crop
         self._epoch = epoch
         self._indices = np.where(indices == PADDING, 0, indices)
         self._opened = False
@@ -193,11 +198,11 @@ class EpochStream(EpochIterator):
         images = self._info.images[samples]
         first = number * self.loader.batch_size
         indices = self._indices[first : first + len(samples)]
-        self._memory.crops[slot, : len(indices)] = self._view.crops(
+        self._memory.crops[slot, : len(indices)] = self._crop.boxes(
             indices, images["height"], images["width"], self._epoch
         )
         if self._steps is not None:
-            self._steps[slot, : len(indices)] = self._view.steps(indices, self._epoch)
+            self._steps[slot, : len(indices)] = self._crop.steps(indices, self._epoch)
         with _RUNNING_CODE:
             (pixels,) = self.run_pipeline(number, samples, slot, None)
         failed = np.flatnonzero(self._memory.status[slot, : len(indices), 0])

@@ -5,7 +5,7 @@ from pathlib import Path
 from eca_lightning.data.datamodule import ClassificationDataModule
 from eca_lightning.data.folder.files import LabeledFiles, image_size_of, list_class_folders
 from eca_lightning.data.folder.loader import FileDataset, FolderLoader
-from eca_lightning.data.transforms.crop import ViewName
+from eca_lightning.data.transforms.crop import CropName
 
 
 class ImageFolderDataModule(ClassificationDataModule):
@@ -22,11 +22,11 @@ class ImageFolderDataModule(ClassificationDataModule):
     def _look_at(self, path: Path, name: str) -> LabeledFiles:
         return list_class_folders(path, name)
 
-    def _load(self, source: LabeledFiles, name: str, view: ViewName, train: bool) -> FolderLoader:
-        full_size = image_size_of(source.paths[0]) if view == "full" else None
+    def _load(self, source: LabeledFiles, name: str, crop: CropName, train: bool) -> FolderLoader:
+        full_size = image_size_of(source.paths[0]) if crop == "full" else None
         return FolderLoader(
-            FileDataset(source.paths, source.labels, self._view(view, train, full_size)),
-            self._order(len(source.paths), train),
+            FileDataset(source.paths, source.labels, self._crop(crop, train, full_size)),
+            self._index_sampler(len(source.paths), train),
             num_workers=self._workers(),
             pin_memory=self._device().type == "cuda",
         )

@@ -1,7 +1,9 @@
-"""Batches from image files, decoded by Pillow, with the samples and views of a .beton's batches."""
+"""Batches of image files decoded by Pillow, with the samples and crops of a .beton's batches."""
 
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -15,125 +17,127 @@ from torchvision.transforms.v2 import functional as F
 
 from eca_lightning.data.epoch_loader import Batch, EpochLoader
 from eca_lightning.data.folder.files import open_rgb
-from eca_lightning.data.sampler import PADDING, BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
+from eca_lightning.data.transforms.crop import Crop
 from eca_lightning.data.transforms.torchvision_ops import apply_steps
 
-SampleKey = tuple[int, int, View]
-"""A sample as `BatchOrder.indices` numbers it, the number of the epoch, and the view."""
+SampleKey = tuple[int, int, int | None]
+"""Index of a sample, see `DistributedBatchSampler.indices`; epoch; image size, if it was set."""
 
 
 class FileDataset(Dataset[tuple[Tensor, int]]):
-    """Image files seen through a view.
+    """Cropped and augmented image files with their labels.
 
     Args:
         paths: The files.
-        labels: Their labels; without them every label is -1.
-        view: The crop of each sample.
-
-    Attributes:
-        paths: The files, as given.
+        labels: Their labels; -1 for all if None.
+        crop: The crop of each sample.
     """
 
-    def __init__(self, paths: list[Path], labels: Sequence[int] | None, view: View) -> None:
+    def __init__(self, paths: list[Path], labels: Sequence[int] | None, crop: Crop) -> None:
         self.paths = paths
         self.labels = labels
-        self.view = view
+        self.crop = crop
 
     def __len__(self) -> int:
         """Number of files."""
         return len(self.paths)
 
-    def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, int]:
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, int]:
         """Read one sample.
 
         Args:
-            key: Its index; with the epoch and a view, these hold instead of epoch 0 and its own.
+            key: Its index, the epoch and the image size, which replaces that of the crop.
 
         Returns:
             Pixels, uint8, of shape ``(height, width, 3)``, and the label.
 
         Raises:
-            ValueError: The file cannot be decoded, or does not have the size of a full view.
+            ValueError: If the file cannot be decoded, or its size is not that of a full crop.
         """
-        index, epoch, view = (key, 0, self.view) if isinstance(key, int) else key
+        index, epoch, image_size = key
+        crop = self.crop.resized(image_size) if image_size else self.crop
         number = max(index, 0)
         sample = number % len(self.paths)
         image = open_rgb(self.paths[sample])
-        if view.name == "full" and image.size != (view.width, view.height):
+        if crop.name == "full" and image.size != (crop.width, crop.height):
             raise ValueError(
-                f"the view 'full' needs images of one size, but {self.paths[sample]} has "
-                f"{image.width} x {image.height} pixels and the first {view.width} x {view.height};"
+                f"the crop 'full' needs images of one size, but {self.paths[sample]} has "
+                f"{image.width} x {image.height} pixels and the first {crop.width} x {crop.height};"
                 " use 'center_crop' or 'random_resized_crop'"
             )
-        crops = view.crops([number], [image.height], [image.width], epoch)
-        pixels = torch.from_numpy(np.array(cut(image, crops[0], view.height, view.width)))
-        pixels = apply_steps(pixels.permute(2, 0, 1), view.steps([number], epoch)[0])
+        (box,) = crop.boxes([number], [image.height], [image.width], epoch)
+        pixels = torch.from_numpy(np.array(resized_crop(image, box, crop.height, crop.width)))
+        pixels = apply_steps(pixels.permute(2, 0, 1), crop.steps([number], epoch)[0])
         label = PADDING if self.labels is None or index == PADDING else self.labels[sample]
         return pixels.permute(1, 2, 0).contiguous(), label
 
 
-def cut(image: Image.Image, crop: NDArray[np.int64], height: int, width: int) -> Image.Image:
-    """Crop, resize and flip an image, with torchvision's default filter (bilinear, antialiased).
+def resized_crop(
+    image: Image.Image, box: NDArray[np.int64], height: int, width: int
+) -> Image.Image:
+    """Crop, resize and flip an image with torchvision's default filter (bilinear, antialiased).
 
     Args:
         image: The whole image.
-        crop: Top, left, height, width and flip.
+        box: Top, left, height, width and flip.
         height: Height of the output in pixels.
         width: Width of the output in pixels.
 
     Returns:
         An image of ``width`` x ``height`` pixels.
     """
-    top, left, crop_height, crop_width, flip = crop.tolist()
+    top, left, crop_height, crop_width, flip = box.tolist()
     image = F.resized_crop(image, top, left, crop_height, crop_width, [height, width])
     return F.horizontal_flip(image) if flip else image
 
 
 def collate(rows: list[tuple[Tensor, int]]) -> Batch:
-    """Stack samples to a batch in channels_last memory."""
+    """Stack samples into a batch in channels_last memory."""
     images, labels = zip(*rows, strict=True)
     return torch.stack(images).permute(0, 3, 1, 2), torch.tensor(labels)
 
 
 class EpochKeys:
-    """A batch sampler that is told anew at each epoch what to sample, so that workers persist."""
+    """A batch sampler that is set anew for each epoch, so that worker processes persist."""
 
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.epoch = 0
-        self.batches: list[NDArray[np.int64]] = []
+    epoch: int
+    image_size: int | None
+    batches: Sequence[NDArray[np.int64]] = ()
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         for batch in self.batches:
-            yield [(index, self.epoch, self.view) for index in batch.tolist()]
+            yield [(index, self.epoch, self.image_size) for index in batch.tolist()]
 
     def __len__(self) -> int:
-        """Batches of this epoch."""
+        """Number of batches of the epoch."""
         return len(self.batches)
 
 
-class FolderLoader(EpochLoader):
-    """The batches of labeled image files for one rank.
+class FileLoader(EpochLoader):
+    """Batches of a dataset of files for one rank, read by worker processes.
 
     Args:
-        dataset: The files; its attribute ``view`` is how they are seen.
-        order: The samples of each batch.
-        num_workers: Processes that decode; 0 decodes in this one.
-        pin_memory: Whether to hand out batches in pinned memory, for copies to a GPU.
+        dataset: A dataset whose keys are `SampleKey`.
+        index_sampler: The samples of each batch.
+        num_workers: Worker processes; 0 reads in this process.
+        pin_memory: Return batches in pinned memory, for copies to a GPU.
         collate_fn: Makes a batch of samples.
     """
+
+    image_size: int | None = None
 
     def __init__(
         self,
         dataset: Any,
-        order: BatchOrder,
+        index_sampler: DistributedBatchSampler,
         num_workers: int = 0,
         pin_memory: bool = False,
         collate_fn: Callable[[list[Any]], Any] = collate,
     ) -> None:
-        super().__init__(order, dataset.view)
-        self._keys = EpochKeys(dataset.view)
+        super().__init__(index_sampler)
+        self.dataset = dataset
+        self._keys = EpochKeys()
         self._batches: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self._keys,
@@ -141,19 +145,20 @@ class FolderLoader(EpochLoader):
             collate_fn=collate_fn,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            multiprocessing_context=safe_start_method(num_workers),
+            multiprocessing_context=_context() if num_workers else None,
         )
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Batch]:
-        """Decode the batches with these sample indices in the workers."""
-        self._keys.view, self._keys.epoch, self._keys.batches = self.view, epoch, batches
+        """Read the batches with these sample indices in the workers."""
+        keys = self._keys
+        keys.epoch, keys.image_size, keys.batches = epoch, self.image_size, batches
         try:
             yield from self._batches
         except ValueError as error:
-            # torch puts a worker's traceback into the message; its end is what the worker said.
+            # torch puts a worker's traceback before the worker's message.
             raise ValueError(str(error).strip().rpartition("ValueError: ")[2]) from None
         except (ConnectionError, EOFError) as error:
-            # What a worker has sent is fetched from it once more; else torch names a lost one.
+            # Reading what a lost worker had sent; in other places torch names the worker itself.
             raise RuntimeError(f"DataLoader worker lost: {error}.") from error
 
     def close(self) -> None:
@@ -162,6 +167,19 @@ class FolderLoader(EpochLoader):
         self._batches._iterator = None
 
 
-def safe_start_method(num_workers: int) -> str | None:
-    """How to start worker processes: not by forking a process in which FFCV may run threads."""
-    return "forkserver" if num_workers and "ffcv" in sys.modules else None
+def _context() -> BaseContext | None:
+    """How to start workers: FFCV may run threads in this process, which a fork would break."""
+    if "ffcv" not in sys.modules:
+        return None
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once instead of in each worker
+    return context
+
+
+class FolderLoader(FileLoader):
+    """Batches of labeled images for one rank; the dataset is a `FileDataset`."""
+
+    def set_image_size(self, size: int) -> None:
+        """See :meth:`~eca_lightning.data.epoch_loader.ResizableLoader.set_image_size`."""
+        self.dataset.crop.resized(size)  # raises for a size that the crop cannot have
+        self.image_size = size

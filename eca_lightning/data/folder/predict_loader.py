@@ -1,41 +1,41 @@
-"""Batches of image files for prediction, of which some may turn out to be unreadable."""
+"""Batches of image files for prediction, some of which may be unreadable."""
 
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from eca_lightning.data.folder.loader import FolderLoader, SampleKey
-from eca_lightning.data.sampler import PADDING, BatchOrder
-from eca_lightning.utils.checks import require
+from eca_lightning.data.folder.loader import FileLoader, SampleKey
+from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 
 OnUnreadable = Literal["skip", "raise"]
 """What to do about an image file that cannot be read."""
 
 
-class PredictionLoader(FolderLoader):
-    """The batches of image files for one rank, without those that cannot be read.
+class PredictionLoader(FileLoader):
+    """Batches of image files for one rank, without those that cannot be read.
 
-    No batch is filled up: ranks have different numbers of them, which prediction, in which ranks do
-    not talk to each other, permits.
+    No batch is padded, so that ranks differ in their number of batches: ranks do not communicate
+    in prediction.
 
     Args:
-        dataset: The files: its items are what ``collate_fn`` takes, or a ValueError that names what
-            cannot be read. It has the attributes ``paths`` and ``view``.
-        batch_size: Images that a rank takes at a time.
+        dataset: The files: a dataset whose items are what ``collate_fn`` takes, and which raises
+            ValueError with the name of a file that cannot be read. Its attribute ``paths`` lists
+            the files.
+        batch_size: Images per batch and rank.
         collate_fn: Makes a batch of samples.
-        rank: This process, from 0.
-        world_size: Number of processes.
-        on_unreadable: ``skip`` a file that cannot be read and note it, or ``raise`` the error.
-        num_workers: Processes that decode, no more than there are batches; 0 decodes in this one.
-        pin_memory: Whether to hand out batches in pinned memory, for copies to a GPU.
+        rank: Rank of this process.
+        world_size: Number of ranks.
+        on_unreadable: ``skip`` and record a file that cannot be read, or ``raise`` the error.
+        num_workers: Worker processes, at most one per batch; 0 reads in this process.
+        pin_memory: Return batches in pinned memory, for copies to a GPU.
 
     Attributes:
-        dataset: The files.
-        unreadable: By the index of each file that was skipped so far, why it was.
+        dataset: As given.
+        unreadable: The error of each file that was skipped so far, by its index.
     """
 
     def __init__(
@@ -51,50 +51,44 @@ class PredictionLoader(FolderLoader):
         pin_memory: bool = False,
     ) -> None:
         samples = len(dataset)
-        # A few images are shared out, too.
-        order = BatchOrder(samples, min(batch_size, -(-samples // world_size)), rank, world_size)
+        # Smaller batches where there are few images, so that every rank gets some.
+        batch_size = min(batch_size, -(-samples // world_size))
+        index_sampler = DistributedBatchSampler(samples, batch_size, rank, world_size)
         super().__init__(
             _Attempts(dataset),
-            order,
-            min(num_workers, len(order)),
+            index_sampler,
+            min(num_workers, len(index_sampler)),
             pin_memory,
-            partial(_collate_read, collate_fn),
+            partial(_collate_readable, collate_fn),
         )
         self.dataset = dataset
         self.on_unreadable = on_unreadable
         self.unreadable: dict[int, str] = {}
         self._indices: list[list[int]] = []
 
-    def batch_indices(self, batch: int) -> NDArray[np.int64]:
-        """The files of a batch that was handed out, of shape ``(N,)``."""
+    def batch_indices(self, batch: int, epoch: int | None = None) -> NDArray[np.int64]:
+        """Return the file indices of a batch that was yielded, of shape ``(N,)``."""
         return np.array(self._indices[batch])
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Any]:
-        """Decode the batches with these indices in the workers."""
+        """Read the batches with these indices in the workers."""
         self.unreadable, self._indices = {}, []
         real = [batch[batch != PADDING] for batch in batches]
         attempts: Generator[Any] = super()._open(epoch, [batch for batch in real if batch.size])
-        for batch, indices, failures in attempts:
-            if failures and self.on_unreadable == "raise":
-                raise ValueError(next(iter(failures.values())))
-            self.unreadable |= failures
+        for batch, indices, errors in attempts:
+            if errors and self.on_unreadable == "raise":
+                raise ValueError(next(iter(errors.values())))
+            self.unreadable |= errors
             if indices:
                 self._indices.append(indices)
                 yield batch
 
 
-def require_on_unreadable(value: str) -> None:
-    """Raise a ValueError unless the data module's option is one of the two."""
-    allowed = get_args(OnUnreadable)
-    require(value in allowed, "data.on_unreadable", " or ".join(allowed), repr(value))
-
-
 class _Attempts(Dataset[tuple[int, Any, str]]):
-    """The index of each sample, and either the sample or why it cannot be read."""
+    """The index of each sample with either the sample or the error of its file."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self.view = dataset.view
 
     def __getitem__(self, key: SampleKey) -> tuple[int, Any, str]:
         try:
@@ -103,11 +97,11 @@ class _Attempts(Dataset[tuple[int, Any, str]]):
             return key[0], None, str(error)
 
 
-def _collate_read(
+def _collate_readable(
     collate_fn: Callable[[list[Any]], Any], attempts: list[tuple[int, Any, str]]
 ) -> tuple[Any, list[int], dict[int, str]]:
-    """Make a batch of what could be read, if anything could; and say of what it is and is not."""
-    read = [(index, sample) for index, sample, failure in attempts if not failure]
-    failures = {index: failure for index, _, failure in attempts if failure}
-    batch = collate_fn([sample for _, sample in read]) if read else None
-    return batch, [index for index, _ in read], failures
+    """Collate the readable samples; return their batch (or None), indices and others' errors."""
+    readable = [(index, sample) for index, sample, error in attempts if not error]
+    errors = {index: error for index, _, error in attempts if error}
+    batch = collate_fn([sample for _, sample in readable]) if readable else None
+    return batch, [index for index, _ in readable], errors

@@ -1,6 +1,6 @@
 """What training may change in an image beyond crop and flip.
 
-An augmentation draws nothing itself: it turns the uniform numbers that :class:`~.views.View` gives
+An augmentation draws nothing itself: it turns the uniform numbers that :class:`~.views.Crop` gives
 it into steps, which `pixel_ops` carries out on the pixels of a .beton and `tensor_ops` on those of
 image files. The distributions are those of torchvision's transforms v2 of the same names, whose own
 generators depend on the workers.

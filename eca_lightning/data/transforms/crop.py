@@ -1,21 +1,22 @@
-"""What a network sees of an image: the crop, the output size, the flip and the augmentations.
+"""Crop, flip and augmentations of each sample, as a pure function of seed, epoch and sample index.
 
-All randomness of the input lies in this file. It is a counter-based function of (seed, epoch,
-sample index), so a sample gets the same pixels whatever the number of workers, ranks or batch size,
-and a resumed run needs no state of any generator. FFCV's and torchvision's own random crops draw
-from generators that depend on all of these.
+All randomness of the input pixels comes from here. It is counter-based, so that a sample gets the
+same pixels for any number of workers and ranks and any batch size, and a resumed run restores no
+generator state. FFCV's and torchvision's random crops draw from generators that depend on all of
+these.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eca_lightning.data.transforms.augmentation import STEP_LENGTH, Augmentation
+from eca_lightning.utils.checks import require
 
-ViewName = Literal["random_resized_crop", "center_crop", "full"]
+CropName = Literal["random_resized_crop", "center_crop", "full"]
 
 ATTEMPTS = 10
 """Boxes tried before falling back to a center box, as in torchvision's RandomResizedCrop."""
@@ -24,7 +25,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), elementwise."""
+    """Apply the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) elementwise."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
@@ -33,14 +34,14 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def uniforms(
     seed: int, epoch: int, samples: ArrayLike, draws: int, *stream: int
 ) -> NDArray[np.float64]:
-    """Independent uniform numbers for each sample: SplitMix64 streams, one for each sample.
+    """Draw independent uniform numbers for each sample from its own SplitMix64 stream.
 
     Args:
-        seed: Seed of the run, not negative.
+        seed: Seed of the run, at least 0.
         epoch: Number of the epoch, from 0.
         samples: Sample indices of shape ``(N,)``.
         draws: Numbers for each sample.
-        *stream: What keeps these numbers apart from others of the same sample.
+        *stream: Distinguishes these numbers from others of the same sample.
 
     Returns:
         Numbers in [0, 1) of shape ``(N, draws)``. The first k columns do not depend on ``draws``.
@@ -52,21 +53,26 @@ def uniforms(
     return (_mix(key[:, None] + counters) >> np.uint64(11)) * 2.0**-53
 
 
-def random_resized_boxes(
+def random_flips(seed: int, epoch: int, samples: ArrayLike) -> NDArray[np.bool_]:
+    """Draw which samples of an epoch are flipped, each with probability 0.5, of shape ``(N,)``."""
+    return uniforms(seed, epoch, samples, 1)[:, 0] < 0.5
+
+
+def random_resized_crops(
     numbers: NDArray[np.float64],
     heights: NDArray[np.int64],
     widths: NDArray[np.int64],
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> NDArray[np.int64]:
-    """The boxes of torchvision's RandomResizedCrop (Szegedy et al., arXiv 1409.4842, section 6).
+    """Draw the boxes of torchvision's RandomResizedCrop (Szegedy et al., arXiv 1409.4842, sec. 6).
 
     Args:
         numbers: Uniform numbers of shape ``(N, 2 + 2 * ATTEMPTS)``.
         heights: Heights of the images in pixels, shape ``(N,)``.
         widths: Widths of the images in pixels, shape ``(N,)``.
-        scale: Least and greatest share of the area.
-        ratio: Least and greatest width over height.
+        scale: Minimum and maximum fraction of the area.
+        ratio: Minimum and maximum aspect ratio, width over height.
 
     Returns:
         Rows of (top, left, height, width) in pixels, of shape ``(N, 4)``.
@@ -84,27 +90,25 @@ def random_resized_boxes(
     )
     first = np.argmax(fits, axis=1)
     rows = np.arange(len(first))
-    box_heights, box_widths = tried_heights[rows, first], tried_widths[rows, first]
-    tops = (numbers[:, 0] * (heights - box_heights + 1)).astype(np.int64)
-    lefts = (numbers[:, 1] * (widths - box_widths + 1)).astype(np.int64)
-
-    none_fits = ~fits[rows, first]
-    if none_fits.any():
-        # The largest center box whose shape is allowed.
-        box_heights = np.where(
-            none_fits, np.minimum(heights, np.rint(widths / ratio[0]).clip(1)), box_heights
-        ).astype(np.int64)
-        box_widths = np.where(
-            none_fits, np.minimum(widths, np.rint(heights * ratio[1]).clip(1)), box_widths
-        ).astype(np.int64)
-        tops = np.where(none_fits, (heights - box_heights) // 2, tops)
-        lefts = np.where(none_fits, (widths - box_widths) // 2, lefts)
-    return np.stack([tops, lefts, box_heights, box_widths], axis=1)
+    # Where none fits, the largest center box of an allowed aspect ratio.
+    found = fits[rows, first]
+    crop_heights = np.where(
+        found, tried_heights[rows, first], np.minimum(heights, np.rint(widths / ratio[0]).clip(1))
+    ).astype(np.int64)
+    crop_widths = np.where(
+        found, tried_widths[rows, first], np.minimum(widths, np.rint(heights * ratio[1]).clip(1))
+    ).astype(np.int64)
+    tops = np.where(
+        found, numbers[:, 0] * (heights - crop_heights + 1), (heights - crop_heights) // 2
+    )
+    lefts = np.where(found, numbers[:, 1] * (widths - crop_widths + 1), (widths - crop_widths) // 2)
+    corners = np.stack([tops, lefts], axis=1).astype(np.int64)
+    return np.concatenate([corners, np.stack([crop_heights, crop_widths], axis=1)], axis=1)
 
 
 @dataclass(frozen=True)
-class View:
-    """A rule that gives each sample its crop and what is done to the crop.
+class Crop:
+    """Map each sample of an epoch to its crop, its flip and the augmentations of the crop.
 
     Args:
         name: ``random_resized_crop``, ``center_crop`` (the center square that would be left if the
@@ -112,18 +116,18 @@ class View:
             ``full`` (the whole image).
         height: Height of the output in pixels.
         width: Width of the output in pixels.
-        resize_size: For ``center_crop``, see there.
-        scale: For ``random_resized_crop``, least and greatest share of the area.
-        ratio: For ``random_resized_crop``, least and greatest width over height.
-        flip: Mirror every other sample horizontally, at random.
-        seed: Seed of all random choices, not negative.
-        augment: What else is changed at random, in this order, after crop and flip.
+        resize_size: See ``center_crop``.
+        scale: For ``random_resized_crop``: minimum and maximum fraction of the area.
+        ratio: For ``random_resized_crop``: minimum and maximum aspect ratio, width over height.
+        flip: Flip each sample horizontally with probability 0.5.
+        seed: Seed of all random choices, at least 0.
+        augment: Augmentations after crop and flip, in this order.
 
     Raises:
-        ValueError: A value is out of range.
+        ValueError: If a value is out of range.
     """
 
-    name: ViewName
+    name: CropName
     height: int
     width: int
     resize_size: int = 256
@@ -134,26 +138,37 @@ class View:
     augment: tuple[Augmentation, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(ViewName):
-            raise ValueError(f"a view must be one of {get_args(ViewName)}, got {self.name!r}")
-        if self.height < 1 or self.width < 1:
-            raise ValueError(f"image_size must be at least 1, got {self.height} x {self.width}")
-        if self.name == "center_crop" and self.resize_size < self.height:
-            raise ValueError(
-                f"resize_size must be at least image_size for the view 'center_crop', "
-                f"got {self.resize_size} and {self.height}"
-            )
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale must be two rising shares in (0, 1], got {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio must be two rising numbers above 0, got {self.ratio}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        names = get_args(CropName)
+        require(self.name in names, "crop", f"one of {', '.join(names)}", repr(self.name))
+        size = min(self.height, self.width)
+        require(size >= 1, "image_size", "at least 1", size)
+        if self.name == "center_crop":
+            allowed = f"at least image_size, {self.height}, for the crop 'center_crop'"
+            require(self.resize_size >= self.height, "resize_size", allowed, self.resize_size)
+        increasing = 0 < self.scale[0] <= self.scale[1] <= 1
+        require(increasing, "scale", "two increasing fractions in (0, 1]", self.scale)
+        increasing = 0 < self.ratio[0] <= self.ratio[1]
+        require(increasing, "ratio", "two increasing numbers above 0", self.ratio)
+        require(self.seed >= 0, "seed", "at least 0", self.seed)
 
-    def crops(
+    def resized(self, size: int) -> "Crop":
+        """Return this crop with square outputs of another size.
+
+        Raises:
+            ValueError: If the crop is ``full``, whose images keep the size they are stored in, or
+                the size is out of range.
+        """
+        if self.name == "full":
+            raise ValueError(
+                "the crop 'full' keeps images at the size they are stored in: set data.train_crop "
+                "to random_resized_crop to train at another size"
+            )
+        return replace(self, height=size, width=size)
+
+    def boxes(
         self, samples: ArrayLike, heights: ArrayLike, widths: ArrayLike, epoch: int
     ) -> NDArray[np.int64]:
-        """The crops of some samples in one epoch.
+        """Compute the crop boxes and flips of some samples in one epoch.
 
         Args:
             samples: Sample indices of shape ``(N,)``.
@@ -169,29 +184,29 @@ class View:
         widths = np.asarray(widths, np.int64)
         numbers = uniforms(self.seed, epoch, samples, 3 + 2 * ATTEMPTS)
         if self.name == "random_resized_crop":
-            boxes = random_resized_boxes(numbers[:, 1:], heights, widths, self.scale, self.ratio)
+            boxes = random_resized_crops(numbers[:, 1:], heights, widths, self.scale, self.ratio)
         elif self.name == "center_crop":
             sides = (np.minimum(heights, widths) * self.height // self.resize_size).clip(1)
             boxes = np.stack([(heights - sides) // 2, (widths - sides) // 2, sides, sides], axis=1)
         else:
             zeros = np.zeros_like(heights)
             boxes = np.stack([zeros, zeros, heights, widths], axis=1)
-        flips = (numbers[:, :1] < 0.5) & self.flip
+        flips = random_flips(self.seed, epoch, samples)[:, None] & self.flip
         return np.concatenate([boxes, flips], axis=1)
 
     def steps(self, samples: ArrayLike, epoch: int) -> NDArray[np.float64]:
-        """The augmentations of some samples in one epoch.
+        """Compute the augmentations of some samples in one epoch.
 
-        Each augmentation has numbers of its own: those of crops, flips and the others stay as they
-        are when it is added, moved or taken away.
+        Each augmentation has its own random stream: crops, flips and the other augmentations stay
+        the same when one is added, moved or removed.
 
         Args:
             samples: Sample indices of shape ``(N,)``.
             epoch: Number of the epoch, from 0.
 
         Returns:
-            Rows of an operation and its parameters, in the order in which to carry them out on the
-            crop, of shape ``(N, steps, STEP_LENGTH)``. The number of steps is that of the view.
+            Rows of an operation and its parameters, in the order in which to apply them to the
+            crop, of shape ``(N, steps, STEP_LENGTH)``. The number of steps is always the same.
         """
         steps = [np.zeros((len(np.asarray(samples)), 0, STEP_LENGTH))]
         used: Counter[int] = Counter()

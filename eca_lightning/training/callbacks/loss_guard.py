@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from eca_lightning.data.epoch_loader import EpochLoader, IndexedLoader
+
 REPORT = "non_finite_loss.json"
 
 
@@ -87,13 +89,14 @@ class LossGuard(Callback):
 def _report(trainer: Trainer, epoch: int, batch: int, loss: Tensor) -> dict[str, Any]:
     """What it takes to make a batch again; samples are -1 where the batch is padded."""
     loader: Any = trainer.train_dataloader
-    tells = hasattr(loader, "batch_indices") and loader.epoch == epoch
     value = loss.item()
     return {
         "rank": trainer.global_rank,
         "epoch": epoch,
         "batch": batch,
         "loss": "nan" if math.isnan(value) else str(value),
-        "seed": loader.order.seed if tells else None,
-        "samples": loader.batch_indices(batch).tolist() if tells else None,
+        "seed": loader.index_sampler.seed if isinstance(loader, EpochLoader) else None,
+        "samples": loader.batch_indices(batch, epoch).tolist()
+        if isinstance(loader, IndexedLoader)
+        else None,
     }

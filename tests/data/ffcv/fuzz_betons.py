@@ -23,13 +23,13 @@ from eca_lightning.data.ffcv.format import (
 )
 from eca_lightning.data.ffcv.loader import BetonLoader
 from eca_lightning.data.ffcv.sidecar import sidecar_path
-from eca_lightning.data.sampler import BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.sampler import DistributedBatchSampler
+from eca_lightning.data.transforms.crop import Crop
 
 SECONDS = 30
 METADATA = HEADER_TYPE.itemsize + 2 * FIELD_TYPE.itemsize
 PLACES = ("header", "fields", "metadata", "allocation", "picture", "end")
-VIEW = View("center_crop", 16, 16, resize_size=16)
+VIEW = Crop("center_crop", 16, 16, resize_size=16)
 
 
 def extent(info, place, sample):
@@ -72,7 +72,9 @@ def main(good, folder, count, seed, decoder):
     info = check_beton(whole)
 
     def load(found, **options):
-        return BetonLoader(found, VIEW, BatchOrder(found.samples, 5), decoder=decoder, **options)
+        return BetonLoader(
+            found, VIEW, DistributedBatchSampler(found.samples, 5), decoder=decoder, **options
+        )
 
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     shared = load(info, num_workers=2)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from eca_lightning.data.ffcv.format import check_beton
 from eca_lightning.data.ffcv.loader import BetonLoader
-from eca_lightning.data.sampler import BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.sampler import DistributedBatchSampler
+from eca_lightning.data.transforms.crop import Crop
 
 EPOCHS = 20
 
@@ -24,8 +24,8 @@ def main(beton, num_workers, os_cache):
     """Read the file again and again with one loader."""
     loader = BetonLoader(
         check_beton(beton),
-        View("random_resized_crop", 128, 128, flip=True),
-        BatchOrder(101, 32, train=True, shuffle=True),
+        Crop("random_resized_crop", 128, 128, flip=True),
+        DistributedBatchSampler(101, 32, train=True, shuffle=True),
         num_workers=num_workers,
         os_cache=os_cache,
     )

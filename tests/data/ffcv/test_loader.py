@@ -17,11 +17,11 @@ pytest.importorskip("ffcv")
 from eca_lightning.data.ffcv import crop_decode
 from eca_lightning.data.ffcv.format import check_beton
 from eca_lightning.data.ffcv.loader import BetonLoader
-from eca_lightning.data.sampler import BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.sampler import DistributedBatchSampler
+from eca_lightning.data.transforms.crop import Crop
 
-FULL = View("full", 20, 24)
-TRAIN = View("random_resized_crop", 16, 16, scale=(0.3, 1.0), flip=True, seed=4)
+FULL = Crop("full", 20, 24)
+TRAIN = Crop("random_resized_crop", 16, 16, scale=(0.3, 1.0), flip=True, seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,15 @@ def raw(raw_beton):
 @pytest.fixture(scope="module")
 def sequential(raw):
     """All images as stored, in order."""
-    return BetonLoader(raw, FULL, BatchOrder(101, 8), num_workers=2)
+    return BetonLoader(raw, FULL, DistributedBatchSampler(101, 8), num_workers=2)
 
 
 @pytest.fixture(scope="module")
 def training(raw):
     """Random crops in random order."""
-    return BetonLoader(raw, TRAIN, BatchOrder(101, 8, train=True, shuffle=True), num_workers=2)
+    return BetonLoader(
+        raw, TRAIN, DistributedBatchSampler(101, 8, train=True, shuffle=True), num_workers=2
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -84,14 +86,14 @@ def test_order_and_pixels_depend_on_seed_and_epoch(training):
     first, again, other = epoch(training, 3), epoch(training, 3), epoch(training, 4)
     assert equal(first, again)
     assert not equal(first, other)
-    view = training.view
+    view = training.crop
     try:
-        training.view = replace(view, seed=5)
+        training.crop = replace(view, seed=5)
         assert not equal(first, epoch(training, 3))
     finally:
-        training.view = view
+        training.crop = view
     labels = [batch[1].tolist() for batch in first]
-    assert labels == [(indices % 4).tolist() for indices in training.order.batches(3)]
+    assert labels == [(indices % 4).tolist() for indices in training.index_sampler.batches(3)]
 
 
 def test_pixels_do_not_depend_on_threads_batch_size_or_ranks(training, raw):
@@ -104,7 +106,7 @@ def test_pixels_do_not_depend_on_threads_batch_size_or_ranks(training, raw):
 
     expected = samples(training)
     for rank in range(2):
-        order = BatchOrder(101, 5, rank, 2, train=True, shuffle=True)
+        order = DistributedBatchSampler(101, 5, rank, 2, train=True, shuffle=True)
         for index, image in samples(BetonLoader(raw, TRAIN, order, num_workers=1)).items():
             if index in expected:
                 assert torch.equal(image, expected[index])
@@ -114,7 +116,7 @@ def test_crops_and_flips_are_those_of_the_view(training, raw, arrays):
     """Each output is the area average of its box, here computed in float64."""
     for number, (images, _) in enumerate(epoch(training, 1)):
         indices = training.batch_indices(number)
-        crops = TRAIN.crops(indices, [20] * 8, [24] * 8, 1)
+        crops = TRAIN.boxes(indices, [20] * 8, [24] * 8, 1)
         for image, index, (top, left, height, width, flip) in zip(
             images, indices, crops, strict=True
         ):
@@ -140,7 +142,9 @@ def area_weights(length, size=16):
 def test_evaluation_on_ranks_pads_with_label_minus_one(sequential, raw, arrays, world_size):
     labels = []
     for rank in range(world_size):
-        loader = BetonLoader(raw, FULL, BatchOrder(101, 20, rank, world_size), num_workers=1)
+        loader = BetonLoader(
+            raw, FULL, DistributedBatchSampler(101, 20, rank, world_size), num_workers=1
+        )
         for number, (images, batch) in enumerate(loader):
             assert torch.equal(batch == -1, torch.from_numpy(loader.batch_indices(number)) == -1)
             counted = images[batch != -1]
@@ -160,7 +164,7 @@ def test_resumes_exactly_with_batches_prefetched(training, raw, done):
         next(iterator)
     state = training.state_dict()
     iterator.close()
-    resumed = BetonLoader(raw, TRAIN, training.order, num_workers=1)
+    resumed = BetonLoader(raw, TRAIN, training.index_sampler, num_workers=1)
     resumed.load_state_dict(state)
     assert equal(list(resumed), expected[done:])
     training.set_epoch(6)
@@ -168,7 +172,7 @@ def test_resumes_exactly_with_batches_prefetched(training, raw, done):
 
 
 def test_pages_read_ahead_and_a_quasi_random_order_give_the_same_pixels(training, raw):
-    order = replace(training.order, pages=raw.pages)
+    order = replace(training.index_sampler, pages=raw.pages)
     loader = BetonLoader(raw, TRAIN, order, num_workers=1, os_cache=False)
     pixels = {}
     for number, (images, _) in enumerate(epoch(training, 1)):
@@ -187,21 +191,21 @@ def test_pages_read_ahead_and_a_quasi_random_order_give_the_same_pixels(training
 
 def test_another_image_size_needs_no_new_compilation(training):
     epoch(training)
-    view = training.view
+    view = training.crop
     try:
-        training.view = replace(view, height=12, width=12)
+        training.crop = replace(view, height=12, width=12)
         start = time.perf_counter()
         assert next(iter(training))[0].shape == (8, 3, 12, 12)
         assert time.perf_counter() - start < 1
     finally:
-        training.view = view
+        training.crop = view
 
 
 def test_both_decoders_give_nearly_the_same_pixels(photo_beton):
     """OpenCV's decoder upsamples color more crudely; the crop decoder's test compares with PIL."""
     info = check_beton(photo_beton)
-    view = View("random_resized_crop", 64, 64, flip=True, seed=1)
-    order = BatchOrder(info.samples, info.samples)
+    view = Crop("random_resized_crop", 64, 64, flip=True, seed=1)
+    order = DistributedBatchSampler(info.samples, info.samples)
     crop, ffcv = (
         next(iter(BetonLoader(info, view, order, decoder=decoder)))[0].float()
         for decoder in ("crop", "ffcv")
@@ -214,8 +218,10 @@ def test_where_the_crop_decoder_was_not_built_ffcvs_is_used(training, raw, monke
     monkeypatch.setattr(crop_decode, "available", lambda: False)
     monkeypatch.setattr(crop_decode, "unavailable_reason", lambda: "install it")
     with pytest.warns(UserWarning, match="Decoding with FFCV, which is slower: install it"):
-        loader = BetonLoader(raw, TRAIN, training.order)
-    assert equal(epoch(loader), epoch(BetonLoader(raw, TRAIN, training.order, decoder="ffcv")))
+        loader = BetonLoader(raw, TRAIN, training.index_sampler)
+    assert equal(
+        epoch(loader), epoch(BetonLoader(raw, TRAIN, training.index_sampler, decoder="ffcv"))
+    )
 
 
 def test_threads_end_with_each_epoch_and_each_break(training):
@@ -237,12 +243,12 @@ def test_an_interpreter_that_ends_amid_epochs_ends_in_peace(raw_beton):
     program = f"""
 from pathlib import Path
 from eca_lightning.data.ffcv.format import check_beton
-from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.data.ffcv.loader import BetonLoader
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.transforms.crop import Crop
 info = check_beton(Path({str(raw_beton)!r}))
 loaders = [
-    BetonLoader(info, View("full", 20, 24), BatchOrder(101, 8), os_cache=cached)
+    BetonLoader(info, Crop("full", 20, 24), DistributedBatchSampler(101, 8), os_cache=cached)
     for cached in (True, False)
 ]
 epochs = [iter(loader) for loader in loaders]
@@ -262,8 +268,8 @@ def test_a_damaged_jpeg_is_named(photo_beton, tmp_path):
     with path.open("r+b") as file:
         file.seek(int(info.images["data_ptr"][13]) + int(info.sizes[13]) // 2)
         file.write(b"\xff\xd9" * 20)
-    view = View("center_crop", 32, 32, resize_size=36)
-    loader = BetonLoader(info, view, BatchOrder(21, 4), num_workers=2)
+    view = Crop("center_crop", 32, 32, resize_size=36)
+    loader = BetonLoader(info, view, DistributedBatchSampler(21, 4), num_workers=2)
     batches = iter(loader)
     for _ in range(3):
         next(batches)
@@ -272,20 +278,20 @@ def test_a_damaged_jpeg_is_named(photo_beton, tmp_path):
 
 
 @dataclass(frozen=True)
-class FaultyView(View):
+class FaultyCrop(Crop):
     """A view that fails, or takes long, at some epochs."""
 
-    def crops(self, samples, heights, widths, epoch):
+    def boxes(self, samples, heights, widths, epoch):
         if epoch == 1:
             raise ZeroDivisionError("a bug in the thread")
         if epoch == 2:
             time.sleep(2.5)
-        return super().crops(samples, heights, widths, epoch)
+        return super().boxes(samples, heights, widths, epoch)
 
 
 def test_an_exception_and_a_stall_reach_the_consumer(raw):
-    view = FaultyView("full", 20, 24)
-    loader = BetonLoader(raw, view, BatchOrder(101, 50), num_workers=1)
+    view = FaultyCrop("full", 20, 24)
+    loader = BetonLoader(raw, view, DistributedBatchSampler(101, 50), num_workers=1)
     assert len(epoch(loader, 0)) == 3
     with pytest.raises(ZeroDivisionError, match="a bug in the thread"):
         epoch(loader, 1)
@@ -298,4 +304,4 @@ def test_an_exception_and_a_stall_reach_the_consumer(raw):
 
 def test_the_order_must_be_of_this_file(raw):
     with pytest.raises(ValueError, match="holds 101 samples, not 100"):
-        BetonLoader(raw, FULL, BatchOrder(100, 8))
+        BetonLoader(raw, FULL, DistributedBatchSampler(100, 8))

@@ -9,11 +9,11 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from eca_lightning.data.folder.files import list_class_folders, open_rgb
-from eca_lightning.data.folder.loader import FileDataset, FolderLoader, cut
-from eca_lightning.data.sampler import BatchOrder
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.folder.loader import FileDataset, FolderLoader, resized_crop
+from eca_lightning.data.sampler import DistributedBatchSampler
+from eca_lightning.data.transforms.crop import Crop
 
-TRAIN = View("random_resized_crop", 32, 32, flip=True, seed=4)
+TRAIN = Crop("random_resized_crop", 32, 32, flip=True, seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def equal(batches, others):
 
 
 def test_a_centre_crop_is_torchvisions_up_to_the_order_of_crop_and_resize(files):
-    view = View("center_crop", 56, 56, resize_size=64)
-    images, labels = next(iter(loader(files, view, BatchOrder(21, 21))))
+    view = Crop("center_crop", 56, 56, resize_size=64)
+    images, labels = next(iter(loader(files, view, DistributedBatchSampler(21, 21))))
     assert labels.tolist() == files.labels
     peer = v2.Compose([v2.Resize(64), v2.CenterCrop(56), v2.PILToTensor()])
     expected = torch.stack([peer(open_rgb(path)) for path in files.paths])
@@ -46,14 +46,14 @@ def test_a_centre_crop_is_torchvisions_up_to_the_order_of_crop_and_resize(files)
 def test_a_crop_is_cut_resized_and_flipped(files, size):
     image = open_rgb(files.paths[0])
     top, left, height, width = 5, 9, 40, 30
-    result = cut(image, np.array([top, left, height, width, 1]), size, size)
+    result = resized_crop(image, np.array([top, left, height, width, 1]), size, size)
     box = image.crop((left, top, left + width, top + height))
     expected = np.asarray(box.resize((size, size), Image.Resampling.BILINEAR))[:, ::-1]
     assert np.array_equal(np.asarray(result), expected)
 
 
 def test_the_workers_change_nothing_and_persist(files):
-    order = BatchOrder(21, 4, train=True, shuffle=True)
+    order = DistributedBatchSampler(21, 4, train=True, shuffle=True)
     here, there = loader(files, TRAIN, order), loader(files, TRAIN, order, num_workers=1)
     try:
         first = list(here)
@@ -68,7 +68,7 @@ def test_the_workers_change_nothing_and_persist(files):
 
 
 def test_resumes_exactly(files):
-    order = BatchOrder(21, 4, train=True, shuffle=True)
+    order = DistributedBatchSampler(21, 4, train=True, shuffle=True)
     whole = loader(files, TRAIN, order)
     iterator = iter(whole)
     for _ in range(2):
@@ -79,9 +79,11 @@ def test_resumes_exactly(files):
 
 
 def test_ranks_are_padded_with_label_minus_one(files):
-    view = View("center_crop", 8, 8, resize_size=8)
+    view = Crop("center_crop", 8, 8, resize_size=8)
     batches = [
-        batch for rank in range(4) for batch in loader(files, view, BatchOrder(21, 4, rank, 4))
+        batch
+        for rank in range(4)
+        for batch in loader(files, view, DistributedBatchSampler(21, 4, rank, 4))
     ]
     labels = torch.cat([labels for _, labels in batches])
     assert sorted(labels[labels >= 0].tolist()) == files.labels
@@ -92,7 +94,9 @@ def test_ranks_are_padded_with_label_minus_one(files):
 def test_an_unreadable_image_is_named_in_one_line(image_folder, tmp_path, num_workers):
     source = shutil.copytree(image_folder, tmp_path / "source")
     (source / "bus" / "1.jpg").write_bytes(b"no image")
-    batches = loader(list_class_folders(source), TRAIN, BatchOrder(21, 21), num_workers)
+    batches = loader(
+        list_class_folders(source), TRAIN, DistributedBatchSampler(21, 21), num_workers
+    )
     with pytest.raises(ValueError, match=r"^cannot read the image .*bus/1\.jpg: .*$") as error:
         list(batches)
     assert "\n" not in str(error.value)
@@ -101,6 +105,6 @@ def test_an_unreadable_image_is_named_in_one_line(image_folder, tmp_path, num_wo
 
 def test_a_full_view_needs_images_of_one_size(files):
     first = open_rgb(files.paths[0])
-    view = View("full", first.height, first.width)
-    with pytest.raises(ValueError, match=r"the view 'full' needs images of one size.*center_crop"):
-        list(loader(files, view, BatchOrder(21, 21)))
+    view = Crop("full", first.height, first.width)
+    with pytest.raises(ValueError, match=r"the crop 'full' needs images of one size.*center_crop"):
+        list(loader(files, view, DistributedBatchSampler(21, 21)))

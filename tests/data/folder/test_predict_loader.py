@@ -9,10 +9,10 @@ from eca_lightning import CocoDataModule, ImageFolderDataModule
 from eca_lightning.data.folder.files import find_images, image_size_of
 from eca_lightning.data.folder.loader import FileDataset, collate
 from eca_lightning.data.folder.predict_loader import PredictionLoader
-from eca_lightning.data.transforms.crop import View
+from eca_lightning.data.transforms.crop import Crop
 from eca_lightning.detection.dataset import NumberedImages, collate_images
 
-VIEW = View("center_crop", 16, 16, resize_size=16)
+VIEW = Crop("center_crop", 16, 16, resize_size=16)
 BROKEN = (2, 7, 8, 9)
 
 
@@ -42,7 +42,7 @@ def test_unreadable_files_are_left_out_and_known(files, workers):
             indices = batches.batch_indices(number).tolist()
             assert len(images) == len(labels) == len(indices) > 0
             for image, index in zip(images, indices, strict=True):
-                assert torch.equal(image.permute(1, 2, 0), whole[index][0])
+                assert torch.equal(image.permute(1, 2, 0), whole[index, 0, None][0])
             seen += indices
         assert seen == [i for i in range(21) if i not in BROKEN]
         assert tuple(batches.unreadable) == BROKEN
@@ -95,7 +95,9 @@ def test_detectors_images_keep_their_sizes(files):
         ids += [int(target["image_id"]) for target in targets]
     assert ids == [i for i in range(21) if i not in BROKEN]
     assert tuple(batches.unreadable) == BROKEN
-    assert all(torch.equal(image, dataset[i][0]) for image, i in zip(images, ids, strict=True))
+    assert all(
+        torch.equal(image, dataset[i, 0, None][0]) for image, i in zip(images, ids, strict=True)
+    )
 
 
 @pytest.mark.parametrize("module", [ImageFolderDataModule, CocoDataModule])
@@ -112,7 +114,7 @@ def test_a_full_view_takes_the_size_of_the_first_that_can_be_read(files):
     paths = [files[2], files[3], files[4]]
     (files[0].parents[1] / "list.txt").write_text("\n".join(map(str, paths)))
     module = ImageFolderDataModule(
-        predict=files[0].parents[1] / "list.txt", num_workers=0, eval_view="full"
+        predict=files[0].parents[1] / "list.txt", num_workers=0, eval_crop="full"
     )
     batches = module.predict_dataloader()
     ((images, _),) = batches

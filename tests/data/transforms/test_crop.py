@@ -8,13 +8,13 @@ import torch
 from torchvision.transforms import v2
 
 from eca_lightning import ColorJitter, RandAugment, RandomErasing, TrivialAugment
-from eca_lightning.data.transforms.crop import View, uniforms
+from eca_lightning.data.transforms.crop import Crop, uniforms
 
 SHAPES = [(375, 500), (500, 333), (28, 28), (40, 300), (300, 40), (1, 1), (2, 900)]
 
 
 def crops(view, count, height, width, epoch=0):
-    return view.crops(np.arange(count), np.full(count, height), np.full(count, width), epoch)
+    return view.boxes(np.arange(count), np.full(count, height), np.full(count, width), epoch)
 
 
 def test_numbers_are_uniform_and_independent_of_their_company():
@@ -46,7 +46,7 @@ def test_streams_of_a_sample_are_independent():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ["random_resized_crop", "center_crop", "full"])
 def test_boxes_lie_inside_the_image(name, shape):
-    rows = crops(View(name, 24, 24, resize_size=32, flip=True), 500, *shape)
+    rows = crops(Crop(name, 24, 24, resize_size=32, flip=True), 500, *shape)
     tops, lefts, heights, widths, flips = rows.T
     assert tops.min() >= 0
     assert lefts.min() >= 0
@@ -60,7 +60,7 @@ def test_boxes_lie_inside_the_image(name, shape):
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.35, 1.0)])
 def test_random_boxes_are_distributed_as_torchvisions(shape, scale):
     count = 4000
-    ours = crops(View("random_resized_crop", 224, 224, scale=scale), count, *shape)[:, :4]
+    ours = crops(Crop("random_resized_crop", 224, 224, scale=scale), count, *shape)[:, :4]
     torch.manual_seed(0)
     image = torch.empty(3, *shape, dtype=torch.uint8)
     peer = v2.RandomResizedCrop(224, scale=scale)
@@ -77,18 +77,18 @@ def test_random_boxes_are_distributed_as_torchvisions(shape, scale):
 
 
 def test_flips_every_other_sample_and_never_unless_asked():
-    flips = crops(View("full", 8, 8, flip=True), 10_000, 8, 8)[:, 4]
+    flips = crops(Crop("full", 8, 8, flip=True), 10_000, 8, 8)[:, 4]
     assert abs(flips.mean() - 0.5) < 0.025
-    assert crops(View("full", 8, 8), 100, 8, 8)[:, 4].sum() == 0
+    assert crops(Crop("full", 8, 8), 100, 8, 8)[:, 4].sum() == 0
 
 
 def test_crops_depend_on_seed_epoch_and_sample_alone():
-    view = View("random_resized_crop", 24, 24, flip=True, seed=5)
+    view = Crop("random_resized_crop", 24, 24, flip=True, seed=5)
     together = crops(view, 64, 100, 120, epoch=2)
-    backwards = view.crops(np.arange(64)[::-1], np.full(64, 100), np.full(64, 120), 2)
+    backwards = view.boxes(np.arange(64)[::-1], np.full(64, 100), np.full(64, 120), 2)
     assert np.array_equal(together, backwards[::-1])
     assert not np.array_equal(together, crops(view, 64, 100, 120, epoch=3))
-    other = View("random_resized_crop", 24, 24, flip=True, seed=6)
+    other = Crop("random_resized_crop", 24, 24, flip=True, seed=6)
     assert not np.array_equal(together, crops(other, 64, 100, 120, epoch=2))
 
 
@@ -97,7 +97,7 @@ def test_crops_depend_on_seed_epoch_and_sample_alone():
     [((256, 256), (16, 16, 224, 224)), ((300, 512), (19, 125, 262, 262))],
 )
 def test_centre_box(shape, box):
-    assert crops(View("center_crop", 224, 224), 1, *shape)[0].tolist() == [*box, 0]
+    assert crops(Crop("center_crop", 224, 224), 1, *shape)[0].tolist() == [*box, 0]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_centre_box(shape, box):
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        View(**{"name": "random_resized_crop", "height": 24, "width": 24, **options})
+        Crop(**{"name": "random_resized_crop", "height": 24, "width": 24, **options})
 
 
 def test_an_augmentation_changes_no_other_nor_crops():
@@ -122,7 +122,7 @@ def test_an_augmentation_changes_no_other_nor_crops():
     samples = np.arange(40)
 
     def view(*augment):
-        return View("random_resized_crop", 64, 48, flip=True, seed=3, augment=augment)
+        return Crop("random_resized_crop", 64, 48, flip=True, seed=3, augment=augment)
 
     alone = {a: view(a).steps(samples, 2) for a in (jitter, policy, erasing)}
     together = view(policy, jitter, erasing).steps(samples, 2)
@@ -133,7 +133,7 @@ def test_an_augmentation_changes_no_other_nor_crops():
 
 
 def test_steps_depend_on_seed_epoch_sample_and_size_alone():
-    view = View("full", 64, 48, seed=3, augment=(RandAugment(), RandomErasing(1.0)))
+    view = Crop("full", 64, 48, seed=3, augment=(RandAugment(), RandomErasing(1.0)))
     steps = view.steps(np.arange(40), 2)
     assert np.array_equal(view.steps(np.arange(40)[::-1], 2), steps[::-1])
     for other in (
@@ -146,6 +146,6 @@ def test_steps_depend_on_seed_epoch_sample_and_size_alone():
 
 
 def test_the_same_augmentation_twice_draws_twice():
-    view = View("full", 64, 48, augment=(RandomErasing(1.0), RandomErasing(1.0)))
+    view = Crop("full", 64, 48, augment=(RandomErasing(1.0), RandomErasing(1.0)))
     first, second = view.steps(np.arange(40), 0).transpose(1, 0, 2)
     assert not (first == second).all(axis=1).any()

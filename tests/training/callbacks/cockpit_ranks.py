@@ -20,7 +20,7 @@ import eca_lightning as callbacks
 from eca_lightning import ImageClassifier
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.classification.callbacks import worst_images
-from eca_lightning.data.sampler import BatchOrder
+from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.training.callbacks import speed
 
 CONFIG = Path(__file__).parents[3] / "configs" / "trainer" / "callbacks.yaml"
@@ -47,7 +47,9 @@ class Loader:
         size = (SAMPLES, 3, 16, 16)
         self.images = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
         self.labels = torch.randint(0, CLASSES, (SAMPLES,), generator=generator)
-        order = BatchOrder(SAMPLES, batch_size=8, rank=rank_zero_only.rank, world_size=ranks)
+        order = DistributedBatchSampler(
+            SAMPLES, batch_size=8, rank=rank_zero_only.rank, world_size=ranks
+        )
         self.batches = [torch.from_numpy(batch) for batch in order.batches(0)]
         self.clock = clock
 

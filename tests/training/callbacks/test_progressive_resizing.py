@@ -110,10 +110,11 @@ def test_a_jump_needs_no_ramp():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_size": 224, "max_size": 192}, "must rise"),
-        ({"start_epoch": 9, "end_epoch": 8}, "must rise"),
+        ({"min_size": 0}, r"min_size must be at least 1, got 0"),
+        ({"min_size": 224, "max_size": 192}, r"max_size must be at least 224, got 192"),
+        ({"min_size": 32, "start_epoch": -1}, r"start_epoch must be at least 0, got -1"),
+        ({"min_size": 32, "start_epoch": 9, "end_epoch": 8}, r"end_epoch must be at least 9"),
         ({"min_size": 150}, "multiples of 32"),
-        ({"max_size": 192}, "needs a min_size"),
     ],
 )
 def test_impossible_schedules_are_refused(options, message):
