@@ -70,9 +70,9 @@ class PredictionWriter(BasePredictionWriter):
         if not isinstance(pl_module, ImageClassifier):
             return
         loader: Any = trainer.predict_dataloaders
-        if batch_indices is None and not isinstance(loader, IndexedLoader):
+        if not batch_indices and not isinstance(loader, IndexedLoader):
             raise ValueError(
-                f"predictions need a loader that names the images of its batches, but "
+                "predictions need a loader that names the images of its batches, but "
                 f"{type(loader).__name__} is neither a torch DataLoader of a map-style dataset nor "
                 "has batch_indices"
             )
