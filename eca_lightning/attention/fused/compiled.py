@@ -1,4 +1,4 @@
-"""The steps of a fused tail for compilers, which make one pass over the activation of each."""
+"""The steps of a fused tail that a compiler turns into one pass over the activation each."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class CompiledMoments(torch.autograd.Function):
-    """Mean and variance over height and width; unlike torch's own, backward keeps the mean."""
+    """Mean and variance over height and width; unlike torch.var_mean, it saves the mean."""
 
     @staticmethod
     def forward(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ class CompiledMoments(torch.autograd.Function):
 
 
 class CompiledSum(torch.autograd.Function):
-    """``relu(scale (z - means) + shift + residual)``, which keeps z and the output alone."""
+    """``relu(scale (z - means) + shift + residual)``, which saves only z and the output."""
 
     @staticmethod
     def forward(z: Tensor, means: Tensor, scale: Tensor, shift: Tensor, residual: Tensor) -> Tensor:
@@ -60,10 +60,10 @@ class CompiledSum(torch.autograd.Function):
 
 
 def over_positions(vector: Tensor) -> Tensor:
-    """Give a vector of channels, (C,) or (N, C), the axes of height and width."""
+    """Add axes of height and width to a vector of channels, (C,) or (N, C)."""
     return vector[..., None, None]
 
 
 def widen(x: Tensor) -> Tensor:
-    """Turn 16 bits into the 32 that sums and coefficients need."""
+    """Convert 16 bits to the 32 that sums and coefficients need."""
     return x.float() if x.element_size() < 4 else x

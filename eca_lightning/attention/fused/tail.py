@@ -1,12 +1,13 @@
 """The tail of a residual block in fewer passes: batch norm, channel gate, residual sum and ReLU.
 
-Batch norm is affine in each channel, ``y = a (z - mean) + b``, so the pool of y that a gate looks
-at is ``a (pool of z - mean) + b``; and the statistics of a batch follow from the mean and variance
-of each channel of each image. One pass over z tells all that batch norm and gate have to know, and
-a second one computes the output. The backward pass needs z and the output, which the convolutions
-on both sides save anyway, and vectors of (N, C).
+Batch norm is affine in each channel, ``y = a (z - mean) + b``, so the pool of y that a gate needs
+is ``a (pool of z - mean) + b``; and the statistics of a batch follow from the mean and variance of
+each channel of each image. One pass over z gives all that batch norm and gate need, and a second one
+computes the output. The backward pass needs z and the output, which the convolutions on both sides
+save anyway, and vectors of (N, C).
 
-A compiler makes one kernel of each pass, see `fused_compiled`; `fused_eager` comes close without.
+A compiler makes one kernel of each pass, see `compiled`. Without one the batch norm is called, and
+the rest is one function, see `eager`.
 """
 
 from typing import TypeGuard
@@ -16,15 +17,15 @@ from torch import Tensor, nn
 
 from eca_lightning.attention.base import ChannelGate
 from eca_lightning.attention.fused.compiled import CompiledMoments, CompiledSum, widen
-from eca_lightning.attention.fused.eager import EagerMoments, EagerSum, GatedSum, Handover
+from eca_lightning.attention.fused.eager import GatedSum, gate_scale, gated_sum
 
 
 class FusedTail(nn.Module):
     """Compute ``relu(gate(norm(z)) + residual)`` in fewer passes over the activation.
 
-    It has no parameters: the modules stay in the block, under their names. Those that it cannot
-    stand in for are called as they are: other types than `torch.nn.BatchNorm2d`, `ChannelGate` and
-    `torch.nn.ReLU`, modules with hooks, and all of them while a graph of them is traced.
+    It has no parameters: the modules stay in the block, under their names. Modules that it cannot
+    replace are called: other types than `torch.nn.BatchNorm2d`, `ChannelGate` and `torch.nn.ReLU`,
+    modules with hooks, and all of them while a graph of them is traced.
     """
 
     def forward(
@@ -34,31 +35,25 @@ class FusedTail(nn.Module):
 
         Args:
             z: Input of the block's last batch norm, (N, C, H, W).
-            residual: What the shortcut yields, (N, C, H, W).
+            residual: Output of the shortcut, (N, C, H, W).
             norm: The last batch norm.
             gate: The attention after it.
             relu: The activation after the sum.
 
         Returns:
-            (N, C, H, W), of the dtype and the memory format of z.
+            (N, C, H, W), in the dtype of the norm's output and the memory format of z.
         """
         if _is_tracing(z) or not (_is_channel_gate(gate) and _is_relu(relu)):
             return relu(gate(norm(z)) + residual)
-        residual = residual.to(z.dtype)  # as under autocast, where the sum is in place
-        if _is_complete_batch_norm(norm, z):
-            if torch.compiler.is_dynamo_compiling():
-                return CompiledSum.apply(z, *_coefficients(z, norm, gate), residual)
-            # Coefficients of 16 bits lose a mean that is large beside the deviation.
-            if z.element_size() >= 4 and (norm.training or not torch.is_grad_enabled()):
-                handover = Handover()
-                coefficients = _coefficients(z, norm, gate, handover)
-                return EagerSum.apply(z, *coefficients, residual, handover)
+        if torch.compiler.is_dynamo_compiling():
+            if not _is_complete_batch_norm(norm, z):
+                return relu(gate(norm(z)) + residual)
+            return CompiledSum.apply(z, *_coefficients(z, norm, gate), residual.to(z.dtype))
         y = norm(z)
-        # The gradient of a sum is expanded where that of a mean fills a whole map.
-        total = y.sum(dim=(2, 3), dtype=torch.promote_types(y.dtype, torch.float32))
-        pooled = (total / (y.shape[2] * y.shape[3])).to(y.dtype)
-        scale = gate.logits(pooled).sigmoid().to(y.dtype)
-        return GatedSum.apply(y, scale, residual)
+        residual = residual.to(y.dtype)  # as under autocast, where the sum is in place
+        if torch.is_grad_enabled():
+            return GatedSum.apply(y, residual, gate, *gate.parameters())
+        return gated_sum(y, gate_scale(gate, y.mean(dim=(2, 3))), residual)
 
     def extra_repr(self) -> str:
         """Show what is fused."""
@@ -66,7 +61,7 @@ class FusedTail(nn.Module):
 
 
 class _CompleteBatchNorm(nn.BatchNorm2d):
-    """For the type checker alone: a batch norm with nothing left out."""
+    """For the type checker alone: a batch norm with all of its optional parts."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -81,7 +76,7 @@ def _is_tracing(z: Tensor) -> bool:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Whether somebody would notice that a module is not called."""
+    """Whether a hook would miss a call of the module."""
     return any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
         for m in module.modules()
@@ -112,16 +107,15 @@ def _is_complete_batch_norm(module: nn.Module, z: Tensor) -> TypeGuard[_Complete
 
 
 def _coefficients(
-    z: Tensor, norm: _CompleteBatchNorm, gate: ChannelGate, handover: Handover | None = None
+    z: Tensor, norm: _CompleteBatchNorm, gate: ChannelGate
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Reduce batch norm and gate to ``scale (z - means) + shift``, means being those of each image.
+    """Reduce batch norm and gate to ``scale (z - means) + shift`` with the means of each image.
 
     Returns:
         The means, the scale and the shift, each (N, C), in at least 32 bits.
     """
     if norm.training:
-        moments = EagerMoments.apply(z, handover) if handover else CompiledMoments.apply(z)
-        means, variances = moments
+        means, variances = CompiledMoments.apply(z)
         mean = means.mean(dim=0)
         variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
         _track(norm, mean.detach(), variance.detach(), z.numel() // z.shape[1])
