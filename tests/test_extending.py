@@ -1,79 +1,196 @@
-"""What docs/extending.md adds is found by the program and passes the tests that come with it."""
+"""What docs/extending.md adds works as it stands there, in the package and outside it."""
 
+import os
 import re
 import shutil
-from functools import partial
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-import yaml
 
-from eca_lightning import create_attention, create_backbone
-from eca_lightning.attention import registry
-from eca_lightning.attention.base import ChannelGate
-from eca_lightning.backbones import factory as backbones
-from eca_lightning.cli import main
+from eca_lightning import ImageClassifier, create_backbone
+from eca_lightning.attention import base
+from eca_lightning.backbones import BackboneConfig, network
+from eca_lightning.classification.callbacks.attention_gates import gates_of
+from eca_lightning.detection.networks import DetectorConfig
+from eca_lightning.explain.grad_cam import grad_cam
+from eca_lightning.weights.match import load_weights
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
-MECHANISM, ITS_TEST, BACKBONE = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-(RECIPE,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
-
-
-def run(code):
-    names = {"__name__": "extension"}
-    exec(code, names)
-    return names
+MECHANISM, ITS_TEST, VARIANT, FAMILY = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+REGISTERED = set(base.attention_names())
 
 
 @pytest.fixture
-def added(monkeypatch):
-    """The mechanism, under the name that the page gives it."""
-    (name, class_name) = re.search(r'`"(\w+)": (\w+)`', PAGE).groups()
-    monkeypatch.setitem(registry._CONSTRUCTORS, name, run(MECHANISM)[class_name])
-    return name
+def own(tmp_path, monkeypatch):
+    """A package outside: the page's mechanism, without its registration, and its family."""
+    folder = tmp_path / "own_package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "lct.py").write_text(MECHANISM.replace('@register_attention("lct")\n', ""))
+    (folder / "regnet.py").write_text(FAMILY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(network, "_REGISTRY", dict(network._REGISTRY))
+    yield {"lct": "own_package.lct.LinearContextTransform"}
+    for name in [name for name in sys.modules if name.startswith("own_package")]:
+        del sys.modules[name]
+    network.outline.cache_clear()
 
 
-def test_the_mechanism_passes_its_own_test(added):
-    tests = [test for name, test in run(ITS_TEST).items() if name.startswith("test_")]
-    assert len(tests) == 1
-    tests[0]()
+def lively(module):
+    """Give batch norms numbers that show whether they are used."""
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+            torch.nn.init.normal_(layer.bias, std=0.1)
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.5, 1.5)
+    return module.eval()
 
 
-def test_the_mechanism_fits_every_backbone(added):
-    module = create_attention(added, 32)
-    assert isinstance(module, ChannelGate)
-    x = torch.randn(2, 32, 5, 7).to(memory_format=torch.channels_last).bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert module(x).dtype == torch.bfloat16
-    for name in backbones.backbone_names():
-        with torch.device("meta"):
-            create_backbone(name, added)
-    create_backbone("resnet20", added, {"groups": 16}, num_classes=2)(torch.randn(2, 3, 32, 32))
+@pytest.mark.slow
+def test_a_mechanism_typed_into_a_copy_leaves_every_test_green(tmp_path):
+    leave_out = shutil.ignore_patterns("__pycache__", "native")
+    for folder in ("eca_lightning", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=leave_out)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (file,) = re.findall(r"\*\*1. A file in `(\S+)`\*\*, here `\w+\.py`", PAGE)
+    name, test_name = re.findall(r"here `(\w+\.py)`", PAGE)[:2]
+    (tmp_path / file / name).write_text(MECHANISM)
+    (tmp_path / "tests/attention" / test_name).write_text(ITS_TEST)
+    (command,) = re.findall(r"^pytest (tests/attention .*)$", PAGE, re.M)
+    run = subprocess.run(
+        f"{sys.executable} -m pytest -q -p no:cacheprovider {command}",
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+    passed = int(re.search(r"(\d+) passed", run.stdout)[1])
+    assert passed > 30, "contract, every kind of block, and its own test"
 
 
-def test_the_backbone_has_the_keys_of_torchvisions(monkeypatch):
-    ((name, constructor),) = run(BACKBONE)["line"].items()
-    assert isinstance(constructor, partial)
-    monkeypatch.setitem(backbones._FULL, name, constructor)
+def test_a_mechanism_of_another_package_needs_no_edit(own, tmp_path):
+    torch.manual_seed(0)
+    plain = lively(create_backbone("resnet20", num_classes=10))
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    ours = create_backbone("resnet20", own["lct"], {"groups": 4}, num_classes=10, fused=True)
+    load_weights(ours.eval(), tmp_path / "plain.pth")
+    images = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        assert (ours(images) - plain(images)).abs().max() == 0.0
+    assert {tuple(gates.shape) for _, gates in gates_of(ours, images)} == {
+        (4, 16),
+        (4, 32),
+        (4, 64),
+    }
+    assert set(base.attention_names()) == REGISTERED
+    model = ImageClassifier(BackboneConfig("resnet20", own["lct"], num_classes=10))
+    assert model.hparams["backbone"]["attention"] == own["lct"]
+    model.backbone(images).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_weights_are_not_loaded_where_attention_would_change_them(own, tmp_path):
+    folder = tmp_path / "own_package"
+    (folder / "wrong.py").write_text(MECHANISM.replace('("transform",)', "()").replace("@", "# @"))
+    (folder / "silent.py").write_text(
+        MECHANISM.replace('    gate_layers = ("transform",)\n', "").replace("@", "# @")
+    )
+    torch.save(create_backbone("resnet20").state_dict(), tmp_path / "plain.pth")
+    for module in ("wrong", "silent"):
+        network = create_backbone("resnet20", f"own_package.{module}.LinearContextTransform")
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        with pytest.raises(ValueError, match=r"attention\.transform\.weight .*no gate_layers"):
+            load_weights(network, tmp_path / "plain.pth")
+        assert all(torch.equal(before[key], v) for key, v in network.state_dict().items())
+
+
+def test_a_variant_has_the_keys_of_torchvisions(monkeypatch):
+    monkeypatch.setattr(network, "_REGISTRY", dict(network._REGISTRY))
+    exec(VARIANT, {})
+    (name,) = set(network._REGISTRY) - set(network_names())
     with torch.device("meta"):
         ours = create_backbone(name).state_dict()
         theirs = getattr(torchvision.models, name)().state_dict()
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
 
 
-def test_the_recipe_is_a_run(tmp_path, monkeypatch, capsys):
-    (path,) = re.findall(r"`(configs/\S+\.yaml)`:", PAGE)
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    (tmp_path / path).write_text(RECIPE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["eca-lightning"])
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", path, "--print_config"])
-    printed = capsys.readouterr()
-    assert stop.value.code == 0, printed.err
-    run = yaml.safe_load(printed.out)
-    assert run["model"]["init_args"]["backbone"]["attention"] == "cbam"
-    assert run["trainer"]["logger"]["init_args"]["name"] == Path(path).stem
+def network_names():
+    return [name for name in network.backbone_names() if name != "resnext101_64x4d"]
+
+
+REGNET = "own_package.regnet.regnet_x_400mf"
+
+
+def test_a_family_without_attention_equals_torchvisions(own):
+    torch.manual_seed(0)
+    ours = lively(create_backbone(REGNET, num_classes=5))
+    theirs = torchvision.models.regnet_x_400mf(num_classes=5).eval()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize("attention", ["eca", "cbam", "gc", "nl"])
+def test_a_family_starts_as_the_identity(own, tmp_path, attention):
+    torch.manual_seed(0)
+    plain = lively(create_backbone(REGNET, num_classes=5))
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    ours = create_backbone(REGNET, attention, num_classes=5).eval()
+    load_weights(ours, tmp_path / "plain.pth")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert (ours(images) - plain(images)).abs().max() == 0.0
+
+
+def test_a_family_gives_features_and_grad_cam(own):
+    body = create_backbone(REGNET, "eca", features_only=True).eval()
+    images = torch.randn(2, 3, 64, 64)
+    maps = body(images)
+    assert [m.shape[-1] for m in maps.values()] == [16, 8, 4, 2]
+    assert [m.shape[1] for m in maps.values()] == body.out_channels == [32, 64, 160, 400]
+    assert all(key.startswith(("stem.", "trunk_output.")) for key in body.state_dict())
+    classifier = create_backbone(REGNET, "eca", num_classes=3)
+    where, logits = grad_cam(classifier, images, torch.tensor([0, 2]))
+    assert (where.shape, logits.shape) == ((2, 2, 2), (2, 3))
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn", "retinanet"])
+def test_a_family_carries_every_detector(own, name):
+    config = DetectorConfig(name, BackboneConfig(REGNET, "eca"), 3, trainable_layers=2)
+    config.min_size, config.max_size = [64], 96
+    detector = config.build()
+    frozen = {
+        k.split(".")[2]
+        for k, p in detector.backbone.body.named_parameters("backbone.body")
+        if not p.requires_grad
+    }
+    assert {"stem", "trunk_output"} == frozen
+    target = {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([1])}
+    target["masks"] = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    losses = detector([torch.rand(3, 64, 64)], [target])
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in detector.backbone.fpn.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "aa"}, "replaces dense 3x3 convolutions"),
+        ({"attention": "eca", "fused": True}, "this network's block has no fused form"),
+        ({"stem": "small"}, "no small stem"),
+    ],
+)
+def test_what_a_family_does_not_support_is_refused_in_one_line(own, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        create_backbone(REGNET, **options)
+    assert "\n" not in str(error.value)
