@@ -36,7 +36,7 @@ class CompiledSum(torch.autograd.Function):
     @staticmethod
     def forward(z: Tensor, means: Tensor, scale: Tensor, shift: Tensor, residual: Tensor) -> Tensor:
         """Map z and the residual, (N, C, H, W), to the output; the others are (N, C)."""
-        # Were z centerd here, the compiler would keep that map, in 32 bits, for backward.
+        # If z were centered here, the compiler would save that map, in 32 bits, for backward.
         branch = widen(z) * over_positions(scale) + over_positions(shift - scale * means)
         return (branch + residual).to(z.dtype).relu()
 
@@ -53,7 +53,7 @@ class CompiledSum(torch.autograd.Function):
         d_residual = torch.ops.aten.threshold_backward(d_output, output, 0)
         d_sum = widen(d_residual)
         d_shift = d_sum.sum(dim=(2, 3))
-        # Centerd, or the sum would lose its digits to a large mean.
+        # Centered, since a large mean would cost the sum its digits.
         d_scale = (d_sum * (widen(z) - over_positions(means))).sum(dim=(2, 3))
         d_z = (d_sum * over_positions(scale)).to(z.dtype)
         return d_z, -scale * d_shift, d_scale, d_shift, d_residual

@@ -2,7 +2,7 @@
 
 Batch norm is affine in each channel, ``y = a (z - mean) + b``, so the pool of y that a gate needs
 is ``a (pool of z - mean) + b``; and the statistics of a batch follow from the mean and variance of
-each channel of each image. One pass over z gives all that batch norm and gate need, and a second one
+each channel of each image. One pass over z gives all that batch norm and gate need, and another
 computes the output. The backward pass needs z and the output, which the convolutions on both sides
 save anyway, and vectors of (N, C).
 
