@@ -1,17 +1,8 @@
-"""COCO's average precision and recall.
+"""COCO's average precision and recall, computed by faster-coco-eval.
 
-torchmetrics' MeanAveragePrecision computes them, and would differ from pycocotools' COCOeval in
-four places, each of which is mended here:
-
-- its thresholds are float32, so that an overlap of exactly 0.6 misses the threshold 0.6, and a
-  recall of exactly 0.1 that of 0.1: it is given numpy's, in float64;
-- it replaces an annotation's area of 0 by that of the box or mask: it is given a tiny one;
-- scores that tie are ordered by image, and it takes images as they come: it is given them by id;
-- ranks that have seen different numbers of images wait for one another forever: here they send
-  what they have, with masks run-length encoded, to rank zero.
-
-COCOeval takes the area of a mask's result from its box where the result has one, which moves APs,
-APm and APl; here, as in Detectron2's evaluation, it is the mask's.
+The scores are those of pycocotools' COCOeval, which faster-coco-eval implements in C++, but for one
+thing: COCOeval takes the area of a mask's result, and so APs, APm and APl, from the box where the
+result has one; here it is the area of the mask, as in Detectron2.
 """
 
 from collections.abc import Sequence
@@ -19,69 +10,47 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, distributed
-from torchmetrics.detection import MeanAveragePrecision
+from torchvision.ops import box_convert
 
-_NAMES = {
-    "AP": "map",
-    "AP50": "map_50",
-    "AP75": "map_75",
-    "APs": "map_small",
-    "APm": "map_medium",
-    "APl": "map_large",
-    "AR1": "mar_1",
-    "AR10": "mar_10",
-    "AR100": "mar_100",
-    "ARs": "mar_small",
-    "ARm": "mar_medium",
-    "ARl": "mar_large",
-}
-"""COCO's names of its twelve figures, and torchmetrics' names."""
+METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+"""Names of COCO's twelve metrics, in COCOeval's order."""
+
+_IOU_TYPES = {"box": ("bbox", "bbox"), "mask": ("segm", "segmentation")}
+"""COCOeval's name of each kind of IoU, and the key of an annotation that it compares."""
+
+Columns = dict[str, list[Any]]
+"""The annotations or results of an image: for each key of COCO's format a value per object."""
 
 
 class DetectionScores:
-    """Collects detections, image by image, and scores them as COCO's tools do.
+    """Collect detections image by image and score them as COCO's tools do.
 
-    The scores are equal to the last digit however images are sorted into batches and ranks; an
-    image that comes twice counts once. What there is nothing to score for is -1, as COCOeval has
-    it: APs without small objects, say.
+    The scores do not depend on how images are divided into batches and ranks; an image that comes
+    twice counts once. A score is -1 where nothing can be scored, as in COCOeval: APs without small
+    objects, for example.
 
     Args:
         masks: Score masks as well as boxes.
         per_class: Score each class as well.
 
     Raises:
-        ImportError: If a library that this needs is missing.
+        ImportError: If faster-coco-eval is not installed.
     """
 
     def __init__(self, masks: bool = False, per_class: bool = False) -> None:
-        missing = [name for name in ("faster_coco_eval", "pycocotools") if not find_spec(name)]
-        if missing:
+        if not find_spec("faster_coco_eval"):
             raise ImportError(
-                f"detection is scored by {' and '.join(missing)}: "
-                "pip install 'eca-lightning[detection]'"
+                "detection metrics need faster_coco_eval: pip install 'eca-lightning[detection]'"
             )
-        with torch.device("cpu"):  # wherever the model is built, on meta for one
-            self._metric = MeanAveragePrecision(
-                iou_type=("bbox", "segm") if masks else "bbox",
-                iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
-                rec_thresholds=np.linspace(0, 1, 101).tolist(),
-                max_detection_thresholds=[1, 10, 100],
-                class_metrics=per_class,
-                backend="faster_coco_eval",
-                sync_on_compute=False,
-            )
-            nothing = torch.empty(0, dtype=torch.uint8)
-        self._metric.warn_on_many_detections = False  # COCO's tools take the best 100 as well
-        self._pixels = {"found": nothing, "there": nothing}
-        self._image_ids: list[int] = []
-        self._prefixes = {"box": "bbox_", "mask": "segm_"} if masks else {"box": ""}
+        self._kinds = ("box", "mask") if masks else ("box",)
+        self._per_class = per_class
+        self.reset()
 
     def update(
         self, predictions: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
     ) -> None:
-        """Take in some images, on any device.
+        """Add images, on any device. Masks are kept run-length encoded.
 
         Args:
             predictions: For each image ``boxes`` (n, 4), XYXY in pixels, ``scores`` (n,),
@@ -90,97 +59,101 @@ class DetectionScores:
                 (n,) and, where masks are scored, ``masks``.
         """
         for prediction, target in zip(predictions, targets, strict=True):
-            found, there = self._on_cpu("found", prediction), self._on_cpu("there", target)
-            there["area"] = there["area"].clamp(min=torch.finfo(torch.float32).tiny)
-            there["iscrowd"] = there["iscrowd"].long()
-            self._metric.update([found], [there])
-            self._image_ids.append(int(there["image_id"]))
+            results = {"score": prediction["scores"].tolist(), **self._columns(prediction)}
+            annotations = {
+                "area": target["area"].tolist(),
+                "iscrowd": target["iscrowd"].int().tolist(),
+                **self._columns(target),
+            }
+            self._images[int(target["image_id"])] = annotations, results
 
     def compute(self, class_names: Sequence[str] | None = None) -> dict[str, float]:
-        """Score the images of all ranks, each of which must ask for it; forget them.
+        """Score the images of all ranks and forget them; every rank must call it.
 
         Args:
             class_names: Name of each label; its number by default.
 
         Returns:
-            ``box_AP``, ``box_AP50`` and so on, the same with ``mask_``; of each class that is
-            there ``box_AP/NAME``. The same on all ranks.
+            ``box_AP``, ``box_AP50`` and so on, and the same with ``mask_``; for each class of the
+            annotations ``box_AP/NAME``. The same on all ranks; empty without images.
         """
-        states = {name: state for name, state in self._metric.metric_state.items() if state}
-        rows = zip(*states.values(), strict=True)
-        seen = dict(zip(self._image_ids, rows, strict=True))
-        names, images = _gathered((list(states), seen))
-        if images:
-            for place, name in enumerate(names):
-                setattr(self._metric, name, [images[k][place] for k in sorted(images)])
-        scores = self._named(self._metric.compute(), class_names) if images else {}
+        images = self._images
         self.reset()
-        return _from_rank_zero(scores)
+        is_distributed = distributed.is_available() and distributed.is_initialized()
+        if is_distributed:
+            is_zero = distributed.get_rank() == 0
+            parts: list[Any] = [None] * distributed.get_world_size()
+            distributed.gather_object(images, parts if is_zero else None)
+            images = {id_: image for part in parts if part for id_, image in part.items()}
+        scores: dict[str, float] = {}
+        for kind in self._kinds if images else ():
+            scores |= self._evaluate(images, kind, class_names)
+        if is_distributed:
+            holder = [scores]
+            distributed.broadcast_object_list(holder, src=0)
+            (scores,) = holder
+        return scores
 
     def reset(self) -> None:
         """Forget all images."""
-        self._metric.reset()
-        self._image_ids = []
+        self._images: dict[int, tuple[Columns, Columns]] = {}
 
-    def _on_cpu(self, place: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of an image; those of low precision in float32, which numpy understands.
-
-        Masks go through memory that is used again: what is kept of them is small, but between
-        large blocks that come and go it would take megabytes for each image.
-        """
-        there = {}
-        for name, tensor in tensors.items():
-            if name == "masks" and "mask" not in self._prefixes:
-                continue
-            if name == "masks":
-                if self._pixels[place].numel() < tensor.numel():
-                    self._pixels[place] = torch.empty(tensor.numel(), dtype=torch.uint8)
-                pixels = self._pixels[place][: tensor.numel()]
-                there[name] = pixels.view(tensor.shape).copy_(tensor)
-            else:
-                is_low = tensor.dtype in (torch.float16, torch.bfloat16)
-                there[name] = tensor.cpu().float() if is_low else tensor.cpu()
-        return there
-
-    def _named(
-        self, figures: dict[str, Tensor], class_names: Sequence[str] | None
-    ) -> dict[str, float]:
-        scores = {
-            f"{kind}_{name}": float(figures[prefix + key])
-            for kind, prefix in self._prefixes.items()
-            for name, key in _NAMES.items()
+    def _columns(self, tensors: dict[str, Tensor]) -> Columns:
+        """Convert what annotations and results have in common to COCO's format."""
+        columns = {
+            "category_id": tensors["labels"].tolist(),
+            "bbox": box_convert(tensors["boxes"].float(), "xyxy", "xywh").tolist(),
         }
-        if not self._metric.class_metrics:
-            return scores
-        labels = figures["classes"].flatten().tolist()
-        for kind, prefix in self._prefixes.items():
-            of_classes = figures[f"{prefix}map_per_class"].flatten().tolist()
-            for label, precision in zip(labels, of_classes, strict=True):
-                if precision >= 0:  # it is -1 for a class that was found but is not there
+        if "mask" in self._kinds:
+            from faster_coco_eval.core import mask
+
+            columns["segmentation"] = [mask.encode(m) for m in tensors["masks"].cpu().numpy()]
+        return columns
+
+    def _evaluate(
+        self,
+        images: dict[int, tuple[Columns, Columns]],
+        kind: str,
+        class_names: Sequence[str] | None,
+    ) -> dict[str, float]:
+        """Compute the scores of boxes or masks."""
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        iou_type, compared = _IOU_TYPES[kind]
+        annotations, results = (_records(images, side, compared) for side in (0, 1))
+        for id_, annotation in enumerate(annotations, start=1):
+            annotation["id"] = id_
+        labels = sorted({record["category_id"] for record in annotations + results})
+        truth = COCO(
+            {
+                "images": [{"id": id_, "height": 0, "width": 0} for id_ in images],
+                "categories": [{"id": label} for label in labels],
+                "annotations": annotations,
+            }
+        )
+        evaluation = COCOeval_faster(truth, truth.loadRes(results), iou_type)
+        evaluation.run()
+        # Rounded to float32, as Lightning logs them.
+        values = np.float32(evaluation.stats[: len(METRICS)]).tolist()
+        scores = {f"{kind}_{name}": value for name, value in zip(METRICS, values, strict=True)}
+        if self._per_class:
+            # Axes: IoU thresholds, recall thresholds, classes, areas, detections per image.
+            precision = evaluation.eval["precision"][:, :, :, 0, -1]
+            for label, values in zip(labels, np.moveaxis(precision, 2, 0), strict=True):
+                if (values > -1).any():
                     name = class_names[label] if class_names else label
-                    scores[f"{kind}_AP/{name}"] = precision
+                    scores[f"{kind}_AP/{name}"] = float(np.float32(values[values > -1].mean()))
         return scores
 
 
-def _gathered(part: tuple[list[str], dict[int, Any]]) -> tuple[list[str], dict[int, Any]]:
-    """The images of all ranks, on rank zero; on all others none."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return part
-    is_zero = distributed.get_rank() == 0
-    parts: list[Any] | None = [None] * distributed.get_world_size() if is_zero else None
-    distributed.gather_object(part, parts)
-    names: list[str] = []
-    images: dict[int, Any] = {}
-    for its_names, its_images in parts or []:
-        names = names or its_names
-        images |= its_images
-    return names, images
-
-
-def _from_rank_zero(scores: dict[str, float]) -> dict[str, float]:
-    """What rank zero has computed."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return scores
-    holder = [scores]
-    distributed.broadcast_object_list(holder, src=0)
-    return holder[0]
+def _records(
+    images: dict[int, tuple[Columns, Columns]], side: int, compared: str
+) -> list[dict[str, Any]]:
+    """List annotations (side 0) or results (side 1) with the key to compare and no other shape."""
+    shapes = {key for _, key in _IOU_TYPES.values()} - {compared}
+    records = []
+    for id_, image in images.items():
+        columns = {key: values for key, values in image[side].items() if key not in shapes}
+        rows = zip(*columns.values(), strict=True)
+        records += [{"image_id": id_, **dict(zip(columns, row, strict=True))} for row in rows]
+    return records
