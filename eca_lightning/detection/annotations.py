@@ -1,23 +1,36 @@
-"""What an annotation file of COCO's format says, laid out as arrays.
+"""The content of a COCO annotation file as arrays.
 
-pycocotools' ``COCO`` and torchvision's CocoDetection keep each annotation as Python objects: some
-gigabytes for COCO's training set, which every worker process comes to copy. Arrays are shared.
+``COCO`` of pycocotools and torchvision's CocoDetection keep each annotation as Python objects:
+gigabytes for COCO's training set, and every worker process copies them. Arrays are shared.
 """
 
-import pickle
+import os
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_SIDE = 1.0
+from eca_lightning.data.folder.files import existing_folder
+
+MIN_SIDE = 1.0
 """Pixels below which a box is degenerate, as in the paper's toolkit (mmdetection)."""
+
+
+def require_mask_library() -> None:
+    """Check that faster-coco-eval, which draws and encodes masks, is installed.
+
+    Raises:
+        ImportError: If it is not.
+    """
+    if not find_spec("faster_coco_eval"):
+        raise ImportError("masks need faster_coco_eval: pip install 'eca-lightning[detection]'")
 
 
 @dataclass(frozen=True, eq=False)
 class CocoAnnotations:
-    """The images of an annotation file, sorted by id, and what is on them.
+    """The images of an annotation file, sorted by id, and their annotations.
 
     Attributes:
         path: The file.
@@ -32,9 +45,9 @@ class CocoAnnotations:
         labels: Int64 of shape ``(annotations,)``.
         areas: Float32 of shape ``(annotations,)``, in pixels.
         crowds: Bool of shape ``(annotations,)``.
-        spans: Where the segmentation of each annotation starts and ends in ``segmentations``, int64
-            of shape ``(annotations, 2)``.
-        segmentations: The segmentations, pickled one after the other; None if they were not read.
+        spans: Start and end of each annotation's segmentation in ``segmentations``, int64 of shape
+            ``(annotations, 2)``.
+        segmentations: The JSON of all segmentations; None if they were not read.
     """
 
     path: Path
@@ -56,7 +69,7 @@ class CocoAnnotations:
         return len(self.image_ids)
 
     def masks(self, image: int) -> NDArray[np.uint8]:
-        """The masks on an image as pycocotools draws them.
+        """Draw the masks of an image.
 
         Args:
             image: Index of the image.
@@ -65,42 +78,70 @@ class CocoAnnotations:
             Pixels of 0 and 1 of shape ``(annotations of the image, height, width)``.
 
         Raises:
-            ValueError: A segmentation is damaged.
+            ValueError: If a segmentation is damaged.
         """
-        from pycocotools import mask
+        import msgspec
+        from faster_coco_eval.core import mask
 
         size = self.sizes[image].tolist()
         encoded = []
         try:
             for start, end in self.spans[self.first[image] : self.first[image + 1]]:
-                # Pickled by `coco_files`, in this run.
-                outline = pickle.loads((self.segmentations or b"")[start:end])
+                outline = msgspec.json.decode((self.segmentations or b"")[start:end])
                 if isinstance(outline, list):
-                    encoded.append(mask.merge(mask.frPyObjects(outline, *size)))
+                    # Two points have no area, but four numbers would be taken for a box.
+                    polygons = [polygon for polygon in outline if len(polygon) >= 6]
+                    outline = mask.merge(mask.frPyObjects(polygons, *size))
                 elif isinstance(outline["counts"], list):
-                    encoded.append(mask.frPyObjects(outline, *size))
-                else:
-                    encoded.append(outline)
+                    outline = mask.frPyObjects(outline, *size)
+                encoded.append(outline)
             masks = mask.decode(encoded) if encoded else np.zeros((*size, 0), np.uint8)
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             raise ValueError(
                 f"{self.path}: a mask of image {self.image_ids[image]} cannot be drawn: {error}"
             ) from None
         return np.ascontiguousarray(masks.transpose(2, 0, 1))
 
+    def require_images(self, folder: Path, name: str = "images") -> None:
+        """Check that the image files exist, without opening them.
+
+        Args:
+            folder: The folder of the images.
+            name: The option that names the folder; it starts the error messages.
+
+        Raises:
+            FileNotFoundError: If the folder or an image does not exist.
+            NotADirectoryError: If the folder is a file.
+        """
+        existing_folder(folder, name)
+        # Each folder is listed once, which is faster than looking for each file.
+        parents = {os.path.dirname(file) for file in self.file_names}
+        listed = {p: set(os.listdir(folder / p)) for p in parents if (folder / p).is_dir()}
+        missing = [
+            (file, image)
+            for file, image in zip(self.file_names, self.image_ids, strict=True)
+            if os.path.basename(file) not in listed.get(os.path.dirname(file), ())
+        ]
+        if missing:
+            file, image = missing[0]
+            others = f", nor do {len(missing) - 1:,} others" if len(missing) > 1 else ""
+            raise FileNotFoundError(
+                f"{name}: {folder / file}, image {image} of {self.path}, does not exist{others}"
+            )
+
     def for_training(self) -> "CocoAnnotations":
-        """What a detector can learn from: no crowds, no degenerate boxes, no images without a box.
+        """Leave out crowds, degenerate boxes and the images that have no other box.
 
         Boxes are clipped to their images. Degenerate are boxes with a side below one pixel and
         annotations without area, as in the paper's toolkit.
 
         Raises:
-            ValueError: Nothing is left.
+            ValueError: If nothing is left.
         """
         images = np.repeat(np.arange(len(self)), np.diff(self.first))
         boxes = self.boxes.clip(0, self.sizes[images][:, [1, 0, 1, 0]].astype(np.float32))
         sides = boxes[:, 2:] - boxes[:, :2]
-        usable = ~self.crowds & (sides >= LEAST_SIDE).all(1) & (self.areas > 0)
+        usable = ~self.crowds & (sides >= MIN_SIDE).all(1) & (self.areas > 0)
         counts = np.bincount(images[usable], minlength=len(self))
         kept = np.flatnonzero(counts)
         if not kept.size:

@@ -1,235 +1,220 @@
-"""Reading COCO's annotation files, with checks that name the file and the id of what is wrong."""
+"""Read and check COCO's annotation files. Errors name the file and the id of what is wrong."""
 
-import gc
 import json
-import math
-import os
-import pickle
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eca_lightning.data.folder.files import existing_folder
-from eca_lightning.detection.annotations import CocoAnnotations
+from eca_lightning.detection.annotations import CocoAnnotations, require_mask_library
+
+try:
+    import msgspec
+except ImportError:
+    raise ImportError(
+        "COCO's annotation files are read by msgspec: pip install 'eca-lightning[detection]'"
+    ) from None
 
 TOLERANCE = 1.0
-"""Pixels by which a box may reach out of its image: what rounding does."""
+"""Pixels by which a box may exceed its image, as rounded ones do."""
 
-MISSING = "masks need pycocotools, which is missing: pip install 'eca-lightning[detection]'"
+Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
-Record = dict[str, Any]
+
+class Category(msgspec.Struct):
+    """An entry of ``categories``."""
+
+    id: Id
+    name: str
+
+
+class Image(msgspec.Struct):
+    """An entry of ``images``."""
+
+    id: Id
+    file_name: str
+    height: Side
+    width: Side
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """An entry of ``annotations``; its segmentation stays JSON, which takes the least memory."""
+
+    id: Id
+    image_id: Id
+    category_id: Id
+    bbox: tuple[float, float, float, float]
+    area: float
+    iscrowd: bool | Literal[0, 1] | None = None
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Content(msgspec.Struct):
+    """An annotation file; what else is in it is ignored."""
+
+    images: Annotated[list[Image], msgspec.Meta(min_length=1)]
+    categories: Annotated[list[Category], msgspec.Meta(min_length=1)]
+    annotations: list[Annotation]
+
+
+class RunLengths(msgspec.Struct):
+    """A mask as run lengths, uncompressed or compressed."""
+
+    size: list[int]
+    counts: list[Annotated[int, msgspec.Meta(ge=0)]] | str
 
 
 def read_annotations(path: Path, masks: bool = False, name: str = "annotations") -> CocoAnnotations:
-    """Read an annotation file and check that all in it can be used.
+    """Read an annotation file and check that all of it can be used.
 
     Args:
-        path: The file, of COCO's format for object detection.
+        path: The file, in COCO's format for object detection.
         masks: Whether to read the segmentations as well.
-        name: What the file is for, as the user calls it; it starts the messages.
+        name: The option that names the file; it starts the error messages.
 
     Returns:
         Its images and annotations.
 
     Raises:
-        FileNotFoundError: The file does not exist.
-        ImportError: Masks are asked for, and pycocotools is not installed.
-        ValueError: The file is no JSON or not of the format, an id is unknown or there twice, or a
-            box lies outside its image.
+        FileNotFoundError: If the file does not exist.
+        ImportError: If masks are asked for and faster-coco-eval is not installed.
+        ValueError: If the file is not JSON or not in the format, an id is unknown or not unique, or
+            a box lies outside its image.
     """
     if masks:
-        try:
-            import pycocotools  # noqa: F401
-        except ImportError:
-            raise ImportError(MISSING) from None
+        require_mask_library()
     if not path.is_file():
         raise FileNotFoundError(f"{name}: {path} does not exist")
     try:
-        return _checked(_sections(path), path, masks)
+        return _as_arrays(_decode(path.read_bytes()), path, masks)
     except ValueError as error:
         raise ValueError(f"{name}: {path}: {error}") from None
 
 
-def require_images(annotations: CocoAnnotations, folder: Path, name: str = "images") -> None:
-    """Refuse a folder that lacks annotated images; their pixels are not looked at.
-
-    Args:
-        annotations: The images that must be there.
-        folder: Where they must be.
-        name: What the folder is for, as the user calls it; it starts the messages.
-
-    Raises:
-        FileNotFoundError: The folder or an image does not exist.
-        NotADirectoryError: The folder is a file.
-    """
-    existing_folder(folder, name)
-    # Each folder is listed once, which is quicker than to ask for each file.
-    parents = {os.path.dirname(file) for file in annotations.file_names}
-    there = {p: set(os.listdir(folder / p)) if (folder / p).is_dir() else set() for p in parents}
-    missing = [
-        (file, image)
-        for file, image in zip(annotations.file_names, annotations.image_ids, strict=True)
-        if os.path.basename(file) not in there[os.path.dirname(file)]
-    ]
-    if missing:
-        file, image = missing[0]
-        others = f", nor are {len(missing) - 1:,} others" if len(missing) > 1 else ""
-        raise FileNotFoundError(
-            f"{name}: {folder / file}, image {image} of {annotations.path}, is not there{others}"
-        )
-
-
-def _sections(path: Path) -> dict[str, list[Record]]:
-    """The lists of a file that matter here."""
-    collecting = gc.isenabled()
-    # The collector would go through millions of new objects, again and again: half of the time.
-    gc.disable()
+def _decode(data: bytes) -> Content:
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:  # UnicodeDecodeError is one as well
-        raise ValueError(f"it is no JSON file ({error})") from None
-    finally:
-        if collecting:
-            gc.enable()
-    sections = {}
-    for section in ("images", "annotations", "categories"):
-        records = content.get(section) if isinstance(content, dict) else None
-        if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
-            raise ValueError(f"it has no list '{section}', so it is no COCO annotation file")
-        sections[section] = records
-    return sections
+        return msgspec.json.decode(data, type=Content)
+    except msgspec.DecodeError:
+        pass
+    # Python's reader takes NaN and other encodings of text, too, and finds the id for the message.
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"it is not a JSON file ({error})") from None
+    try:
+        return msgspec.json.decode(msgspec.json.encode(content), type=Content)
+    except msgspec.ValidationError as error:
+        raise ValueError(_explain(str(error), content)) from None
 
 
-def _checked(sections: dict[str, list[Record]], path: Path, masks: bool) -> CocoAnnotations:
-    """The content of a file as arrays; a ValueError says what is wrong."""
-    if not sections["images"] or not sections["categories"]:
-        raise ValueError("it has no images or no categories")
-    categories = sorted(sections["categories"], key=lambda record: _id(record, "category"))
-    category_ids = _ids(categories, "category")
-    images = sorted(sections["images"], key=lambda record: _id(record, "image"))
-    image_ids = _ids(images, "image")
-    file_names = _column(images, "image", "file_name", str)
-    heights, widths = (_column(images, "image", side, int) for side in ("height", "width"))
-    sizes = np.array([heights, widths], np.int64).T
-    if (sizes < 1).any():
-        bad = image_ids[int(np.argmax((sizes < 1).any(1)))]
-        raise ValueError(f"image {bad} has a height or width below 1")
+def _explain(message: str, content: Any) -> str:
+    """Add the id and the value to an error of msgspec, which says where they are in the file."""
+    problem, _, place = message.partition(" - at ")
+    found = re.match(r"`\$\.(\w+)\[(\d+)\](?:\.(\w+))?", place)
+    entry = content[found[1]][int(found[2])] if found else None
+    if not found or not isinstance(entry, dict):
+        return f"it is not a COCO annotation file ({message})"
+    what = {"images": "image", "categories": "category", "annotations": "annotation"}[found[1]]
+    has = f" has {found[3]} {entry[found[3]]!r}" if found[3] else ""
+    return f"{what} {entry.get('id')!r}{has}: {problem}"
 
-    annotations = sections["annotations"]
-    ids = _ids(annotations, "annotation")
-    label_of = {category: label for label, category in enumerate(category_ids)}
-    index_of = {image: index for index, image in enumerate(image_ids)}
-    labels = _looked_up(annotations, "category_id", label_of, "category")
-    of_image = _looked_up(annotations, "image_id", index_of, "image")
-    crowds = [bool(record.get("iscrowd")) for record in annotations]
-    areas = _column(annotations, "annotation", "area", (int, float))
-    boxes = _boxes(annotations, ids, sizes[of_image])
+
+def _as_arrays(content: Content, path: Path, masks: bool) -> CocoAnnotations:
+    """Check a file's content beyond its types and convert it to arrays."""
+    categories = sorted(content.categories, key=lambda category: category.id)
+    images = sorted(content.images, key=lambda image: image.id)
+    annotations = content.annotations
+    _check_unique(categories, "category")
+    _check_unique(images, "image")
+    _check_unique(annotations, "annotation")
+    sizes = np.array([(image.height, image.width) for image in images], np.int64)
+
+    label_of = {category.id: label for label, category in enumerate(categories)}
+    index_of = {image.id: index for index, image in enumerate(images)}
+    for annotation in annotations:
+        if annotation.category_id not in label_of:
+            unknown = f"category {annotation.category_id}"
+        elif annotation.image_id not in index_of:
+            unknown = f"image {annotation.image_id}"
+        else:
+            continue
+        raise ValueError(f"annotation {annotation.id} is of the unknown {unknown}")
+    labels = np.array([label_of[a.category_id] for a in annotations], np.int64)
+    of_image = np.array([index_of[a.image_id] for a in annotations], np.int64)
+    boxes = _boxes(annotations, sizes[of_image])
     # Stable: the annotations of an image keep the order of the file, as in pycocotools.
     order = np.argsort(of_image, kind="stable")
-    spans, segmentations = np.zeros((len(ids), 2), np.int64), None
+    spans, segmentations = np.zeros((len(annotations), 2), np.int64), None
     if masks:
-        spans, segmentations = _segmentations(annotations, ids, sizes[of_image])
-    counts = np.bincount(of_image, minlength=len(image_ids))
+        spans, segmentations = _segmentations(annotations, sizes[of_image])
+    counts = np.bincount(of_image, minlength=len(images))
     return CocoAnnotations(
         path=path,
-        class_names=_column(categories, "category", "name", str),
-        category_ids=category_ids,
-        image_ids=np.array(image_ids, np.int64),
-        file_names=file_names,
+        class_names=[category.name for category in categories],
+        category_ids=[category.id for category in categories],
+        image_ids=np.array([image.id for image in images], np.int64),
+        file_names=[image.file_name for image in images],
         sizes=sizes,
         first=np.concatenate([[0], np.cumsum(counts)]),
         boxes=boxes[order],
         labels=labels[order],
-        areas=np.array(areas, np.float32)[order],
-        crowds=np.array(crowds, np.bool_)[order],
+        areas=np.array([a.area for a in annotations], np.float32)[order],
+        crowds=np.array([bool(a.iscrowd) for a in annotations], np.bool_)[order],
         spans=spans[order],
         segmentations=segmentations,
     )
 
 
-def _id(record: Record, what: str) -> int:
-    """The id of a record, a whole number."""
-    value = record.get("id")
-    if type(value) is not int:
-        raise ValueError(f"an entry of its {what} list has the id {value!r}, not a whole number")
-    return value
+def _check_unique(entries: Sequence[Category | Image | Annotation], what: str) -> None:
+    (id_, count), *_ = Counter(entry.id for entry in entries).most_common(1) or [(0, 0)]
+    if count > 1:
+        raise ValueError(f"the {what} id {id_} is not unique: {count} entries have it")
 
 
-def _ids(records: Sequence[Record], what: str) -> list[int]:
-    """The ids of some records, each there once."""
-    ids = [_id(record, what) for record in records]
-    if len(set(ids)) < len(ids):
-        twice, _ = Counter(ids).most_common(1)[0]
-        raise ValueError(f"the {what} id {twice} is there twice")
-    return ids
-
-
-def _column(records: Sequence[Record], what: str, key: str, kind: Any) -> list[Any]:
-    """The values of a key, all of one kind."""
-    values = [record.get(key) for record in records]
-    for value, record in zip(values, records, strict=True):
-        if not isinstance(value, kind):
-            problem = f"has {key} {value!r}" if key in record else f"has no '{key}'"
-            raise ValueError(f"{what} {record.get('id')} {problem}")
-    return values
-
-
-def _looked_up(
-    annotations: Sequence[Record], key: str, index_of: dict[int, int], what: str
-) -> NDArray[np.int64]:
-    """Indices of the ids that annotations refer to."""
-    values = _column(annotations, "annotation", key, int)
-    for value, record in zip(values, annotations, strict=True):
-        if value not in index_of:
-            raise ValueError(f"annotation {record['id']} is of the unknown {what} {value}")
-    return np.array([index_of[value] for value in values], np.int64)
-
-
-def _boxes(
-    annotations: Sequence[Record], ids: Sequence[int], sizes: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """The boxes as XYXY, each in its image."""
-    values = _column(annotations, "annotation", "bbox", list)
-    for value, id_ in zip(values, ids, strict=True):
-        numbers = all(isinstance(part, int | float) and math.isfinite(part) for part in value)
-        if len(value) != 4 or not numbers:
-            raise ValueError(f"annotation {id_} has the bbox {value}, not four numbers")
-    boxes = np.array(values, np.float64).reshape(-1, 4)
-    least, greatest = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    inside = (least >= -TOLERANCE) & (greatest <= sizes[:, ::-1] + TOLERANCE) & (boxes[:, 2:] >= 0)
-    if not inside.all():
-        bad = int(np.argmin(inside.all(1)))
+def _boxes(annotations: Sequence[Annotation], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Convert boxes to XYXY and check that each lies in its image."""
+    boxes = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
+    top_left, bottom_right = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    inside = (top_left >= -TOLERANCE) & (bottom_right <= sizes[:, ::-1] + TOLERANCE)
+    valid = (inside & (boxes[:, 2:] >= 0)).all(1)
+    if not valid.all():
+        bad = int(np.argmin(valid))
         height, width = sizes[bad]
         raise ValueError(
-            f"annotation {ids[bad]} has the box [x, y, width, height] = {values[bad]}, which does "
-            f"not lie in its image {annotations[bad]['image_id']} of {width} x {height} pixels"
+            f"annotation {annotations[bad].id} has the box [x, y, width, height] = "
+            f"{boxes[bad].tolist()}, which does not lie in its image {annotations[bad].image_id} "
+            f"of {width} x {height} pixels"
         )
-    return np.concatenate([least, greatest], axis=1).astype(np.float32)
+    return np.concatenate([top_left, bottom_right], axis=1).astype(np.float32)
 
 
 def _segmentations(
-    annotations: Sequence[Record], ids: Sequence[int], sizes: NDArray[np.int64]
+    annotations: Sequence[Annotation], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], bytes]:
-    """The segmentations in one piece, and where each starts and ends."""
+    """Check segmentations and join them; return where each starts and ends, and their JSON."""
+    decoder = msgspec.json.Decoder(list[list[float]] | RunLengths)
     pieces = []
-    for record, id_, size in zip(annotations, ids, sizes.tolist(), strict=True):
-        outline, good = record.get("segmentation"), False
-        if isinstance(outline, dict):
-            good = outline.get("size") == size and isinstance(outline.get("counts"), list | str)
-        elif isinstance(outline, list) and all(isinstance(part, list) for part in outline):
-            # Two points have no area, but pycocotools takes four numbers for a box.
-            outline = [part for part in outline if len(part) >= 6]
-            good = bool(outline) and all(len(part) % 2 == 0 for part in outline)
-        if not good:
+    for annotation, size in zip(annotations, sizes.tolist(), strict=True):
+        try:
+            outline = decoder.decode(annotation.segmentation)
+        except msgspec.ValidationError:
+            outline = []
+        if isinstance(outline, RunLengths):
+            usable = outline.size == size
+        else:
+            lengths = [len(polygon) for polygon in outline if len(polygon) >= 6]
+            usable = bool(lengths) and all(length % 2 == 0 for length in lengths)
+        if not usable:
             raise ValueError(
-                f"annotation {id_} has no usable segmentation: masks need polygons of at least "
-                f"three points, or run lengths of the size {size}"
+                f"annotation {annotation.id} has no usable segmentation: masks need polygons of at "
+                f"least three points, or run lengths of the size {size}"
             )
-        pieces.append(pickle.dumps(outline))
+        pieces.append(bytes(annotation.segmentation))
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
     starts = np.concatenate([[0], ends])[:-1]
     return np.stack([starts, ends], axis=1), b"".join(pieces)

@@ -11,7 +11,6 @@ from eca_lightning.data.folder.files import find_images
 from eca_lightning.data.folder.predict_loader import OnUnreadable
 from eca_lightning.data.resumable import ResumableDataModule
 from eca_lightning.detection.annotations import CocoAnnotations
-from eca_lightning.detection.coco_json import read_annotations, require_images
 from eca_lightning.detection.dataset import (
     CocoImages,
     CocoLoader,
@@ -124,7 +123,7 @@ class CocoDataModule(ResumableDataModule):
                 find_images(self._path(split, self.paths), "data.predict")
             elif stage != "fit" or split == "train" or self.paths[split]:
                 folder = self._path(split, self.paths)
-                require_images(self._annotations(split), folder, f"data.{split}")
+                self._annotations(split).require_images(folder, f"data.{split}")
         if stage == "fit" and self.paths["val"]:
             train, val = self._annotations("train"), self._annotations("val")
             ours, others = (
@@ -191,6 +190,9 @@ class CocoDataModule(ResumableDataModule):
         """The annotations of a split, of training those that it uses, read and checked once."""
         if split not in self._read:
             file = self._path(split, self.annotation_files)
+            # Imported here: it needs msgspec, an extra, and the data module's options do not.
+            from eca_lightning.detection.coco_json import read_annotations
+
             rank_zero_info(f"Reading {file}")
             found = read_annotations(file, self.masks, f"data.{split}_annotations")
             if split == "train":

@@ -11,7 +11,7 @@ pytest.importorskip("pycocotools")
 from pycocotools.coco import COCO
 from tiny_coco import make_coco, write_json
 
-from eca_lightning.detection.coco_json import read_annotations, require_images
+from eca_lightning.detection.coco_json import read_annotations
 
 
 @pytest.fixture(scope="module")
@@ -136,26 +136,37 @@ def doubled(section):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("images"), "no list 'images', so it is no COCO annotation file"),
-        (lambda c: c.update(annotations={}), "no list 'annotations'"),
-        (lambda c: c.update(categories=[4]), "no list 'categories'"),
-        (lambda c: c.update(images=[]), "no images or no categories"),
-        (without("images", "id"), "an entry of its image list has the id None"),
-        (setting("annotations", id="7"), "annotation list has the id '7', not a whole number"),
-        (without("images", "file_name"), "image 5 has no 'file_name'"),
-        (setting("images", width="9"), "image 5 has width '9'"),
-        (setting("images", height=0), "image 5 has a height or width below 1"),
-        (without("categories", "name"), "category 90 has no 'name'"),
-        (doubled("images"), "the image id 5 is there twice"),
-        (doubled("categories"), "the category id 90 is there twice"),
-        (doubled("annotations"), r"the annotation id \d+ is there twice"),
+        (lambda c: c.pop("images"), "not a COCO annotation file .*missing required field `images`"),
+        (lambda c: c.update(annotations={}), "not a COCO annotation file .*annotations`"),
+        (lambda c: c.update(categories=[4]), r"not a COCO annotation file .*categories\[0\]`"),
+        (lambda c: c.update(images=[]), "not a COCO annotation file .*length >= 1 - at .*images`"),
+        (without("images", "id"), "image None: .*missing required field `id`"),
+        (setting("annotations", id="7"), "annotation '7' has id '7': Expected `int`"),
+        (setting("annotations", id=4.5), "annotation 4.5 has id 4.5: Expected `int`"),
+        (setting("images", id=1 << 64), "has id 18446744073709551616: Expected `int` <= "),
+        (without("images", "file_name"), "image 5: .*missing required field `file_name`"),
+        (setting("images", width="9"), "image 5 has width '9': Expected `int`"),
+        (setting("images", height=0), "image 5 has height 0: Expected `int` >= 1"),
+        (without("categories", "name"), "category 90: .*missing required field `name`"),
+        (doubled("images"), "the image id 5 is not unique"),
+        (doubled("categories"), "the category id 90 is not unique"),
+        (doubled("annotations"), r"the annotation id \d+ is not unique"),
         (setting("annotations", id=4, category_id=4), "annotation 4 is of the unknown category 4"),
         (setting("annotations", id=4, image_id=1), "annotation 4 is of the unknown image 1"),
-        (without("annotations", "image_id"), r"annotation \d+ has no 'image_id'"),
-        (without("annotations", "area"), r"annotation \d+ has no 'area'"),
-        (setting("annotations", id=4, bbox=[1, 2, 3]), r"4 has the bbox \[1, 2, 3\], not four"),
-        (setting("annotations", id=4, bbox=[1, 2, 3, "4"]), "4 has the bbox .*, not four numbers"),
-        (setting("annotations", id=4, bbox=[1, 2, 3, float("nan")]), "4 has the bbox .* not four"),
+        (
+            without("annotations", "image_id"),
+            r"annotation \d+: .*missing .* `image_id`",
+        ),
+        (without("annotations", "area"), r"annotation \d+: .*missing .* `area`"),
+        (setting("annotations", id=4, area=None), "annotation 4 has area None: Expected `float`"),
+        (setting("annotations", id=4, iscrowd="0"), "annotation 4 has iscrowd '0': Expected `bool"),
+        (setting("annotations", id=4, iscrowd=2), "annotation 4 has iscrowd 2: Invalid enum value"),
+        (setting("annotations", id=4, bbox=[1, 2, 3]), r"4 has bbox \[1, 2, 3\]: .*length 4"),
+        (
+            setting("annotations", id=4, bbox=[1, 2, 3, "4"]),
+            "4 has bbox .*'4'\\]: Expected",
+        ),
+        (setting("annotations", id=4, bbox=[1, 2, 3, float("nan")]), "4 has bbox .*, nan\\]: "),
         (setting("annotations", id=4, bbox=[1, 2, -3, 4]), "4 has the box .* does not lie in"),
         (setting("annotations", id=4, bbox=[-2, 2, 9, 9]), "4 has the box .* does not lie in"),
         (setting("annotations", id=4, bbox=[2, 2, 90, 9]), r"not lie in its image \d+ of \d+ x"),
@@ -176,6 +187,7 @@ def test_what_is_wrong_is_named(read, change, message):
         [[1, 2, 3, 4, 5, 6, 7]],
         {"size": [1, 1], "counts": "0"},
         {"counts": [1]},
+        [[1, 2, 3, 4, 5, float("nan")]],
     ],
 )
 def test_masks_need_segmentations(read, outline):
@@ -185,14 +197,28 @@ def test_masks_need_segmentations(read, outline):
         read(change, masks=True)
 
 
-@pytest.mark.parametrize("counts", [[50, 1 << 20], [-5, 105], ["a"], "@@@@@@@@@@@@"])
-def test_a_mask_that_cannot_be_drawn_is_named(read, counts):
-    def change(changed):
-        changed["annotations"] = [{**changed["annotations"][0], "image_id": 5}]
-        size = [changed["images"][0][side] for side in ("height", "width")]
-        changed["annotations"][0]["segmentation"] = {"size": size, "counts": counts}
+def run_lengths(counts):
+    """Leave one annotation, of image 5, with these run lengths of the right size."""
 
-    known = read(change, masks=True)
+    def change(changed):
+        size = [changed["images"][0][side] for side in ("height", "width")]
+        outline = {"size": size, "counts": counts}
+        changed["annotations"] = [
+            {**changed["annotations"][0], "id": 4, "image_id": 5, "segmentation": outline}
+        ]
+
+    return change
+
+
+@pytest.mark.parametrize("counts", [None, ["a"], [1.5, 98.5], [-5, 105]])
+def test_run_lengths_are_whole_numbers_or_compressed(read, counts):
+    with pytest.raises(ValueError, match=r"a\.json: annotation 4 has no usable segmentation"):
+        read(run_lengths(counts), masks=True)
+
+
+@pytest.mark.parametrize("counts", [[50, 1 << 20], [50], "@@@@@@@@@@@@", "oooooooooooooo"])
+def test_a_mask_that_cannot_be_drawn_is_named(read, counts):
+    known = read(run_lengths(counts), masks=True)
     with pytest.raises(ValueError, match=r"a\.json: a mask of image 5 cannot be drawn"):
         known.masks(0)
 
@@ -204,8 +230,21 @@ def test_polygons_without_area_are_left_out_of_a_mask(read):
     assert 36 in areas
 
 
-def test_masks_need_pycocotools(read, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pycocotools", None)
+def test_crowds_are_0_or_1_true_or_false_or_not_given(read):
+    for value, crowd in ((0, False), (1, True), (False, False), (True, True), (None, False)):
+        known = read(lambda c, v=value: [a.update(iscrowd=v) for a in c["annotations"]])
+        assert set(known.crowds.tolist()) == {crowd}
+    known = read(lambda c: [a.pop("iscrowd") for a in c["annotations"]])
+    assert not known.crowds.any()
+
+
+def test_what_json_has_no_word_for_may_stand_where_nothing_is_read(read):
+    known = read(lambda c: c.update(info={"version": float("nan")}))
+    assert len(known) == 22
+
+
+def test_masks_need_faster_coco_eval(read, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     read()
     with pytest.raises(ImportError, match=r"pip install 'eca-lightning\[detection\]'"):
         read(masks=True)
@@ -215,7 +254,7 @@ def test_masks_need_pycocotools(read, monkeypatch):
 def test_a_file_that_is_no_json_is_named(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_bytes(text)
-    with pytest.raises(ValueError, match=r"^data\.val: .*a\.json: it is no JSON file"):
+    with pytest.raises(ValueError, match=r"^data\.val: .*a\.json: it is not a JSON file"):
         read_annotations(path, name="data.val")
     with pytest.raises(FileNotFoundError, match=r"^data\.val: .*gone\.json does not exist$"):
         read_annotations(tmp_path / "gone.json", name="data.val")
@@ -223,14 +262,14 @@ def test_a_file_that_is_no_json_is_named(tmp_path, text):
 
 def test_images_must_be_there(read, folder, tmp_path):
     known = read()
-    require_images(known, folder)
-    message = r"val: .*extra/00005.png, image 5 of .*a\.json, is not there$"
+    known.require_images(folder)
+    message = r"val: .*extra/00005.png, image 5 of .*a\.json, does not exist$"
     with pytest.raises(FileNotFoundError, match=message):
-        require_images(read(setting("images", file_name="extra/00005.png")), folder, "val")
+        read(setting("images", file_name="extra/00005.png")).require_images(folder, "val")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="nor are 21 others"):
-        require_images(known, tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match="nor do 21 others"):
+        known.require_images(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match=r"val: .*gone does not exist"):
-        require_images(known, tmp_path / "gone", "val")
+        known.require_images(tmp_path / "gone", "val")
     with pytest.raises(NotADirectoryError, match=r"a\.json is a file"):
-        require_images(known, known.path)
+        known.require_images(known.path)

@@ -122,7 +122,7 @@ def coco_results(
         )
     ]
     if "masks" in found:
-        from pycocotools.mask import encode
+        from faster_coco_eval.core.mask import encode
 
         runs = encode(np.asfortranarray(found["masks"].permute(1, 2, 0).numpy()))
         for result, run in zip(results, runs, strict=True):

@@ -14,7 +14,7 @@ from rich.progress import track
 from torchvision.datasets import FashionMNIST
 
 from eca_lightning.data.datasets.fashion_mnist import DEBIAN, SPLITS, download, read_idx
-from eca_lightning.detection.coco_json import MISSING
+from eca_lightning.detection.annotations import require_mask_library
 from eca_lightning.detection.demo.scenes import Composer, Mask, Scene, SceneObject, tight
 from eca_lightning.utils.checks import require
 
@@ -61,10 +61,7 @@ def write_fashion_coco(
     require(val_scenes >= 1, "val_scenes", "at least 1", val_scenes)
     require(image_size >= LEAST_SIZE, "image_size", f"at least {LEAST_SIZE}", image_size)
     require(seed >= 0, "seed", "at least 0", seed)
-    try:
-        import pycocotools  # noqa: F401
-    except ImportError:
-        raise ImportError(MISSING) from None
+    require_mask_library()
     counts = {"train": train_scenes, "val": val_scenes}
     settings = {
         split: {"format": FORMAT, "scenes": scenes, "image_size": image_size, "seed": seed}
@@ -198,7 +195,7 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> Iterator[dict[st
 
 def _run_lengths(object_: SceneObject) -> dict[str, Any]:
     """The mask of an object: of crowds as numbers, of others compressed, both as COCO has them."""
-    from pycocotools import mask
+    from faster_coco_eval.core import mask
 
     visible: Mask = object_.visible
     if not object_.crowd:
