@@ -61,7 +61,7 @@ def _run(arguments: list[str]) -> None:
             {command: _functions(command)},
             args=[_with_underscores(argument) for argument in arguments],
             prog="eca-lightning",
-            as_positional="write" not in arguments,
+            as_positional="write" not in arguments or "torchvision" in arguments,
         )
 
 
@@ -108,8 +108,8 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
         from eca_lightning.export.command import export
 
         return export
-    from eca_lightning.data.datasets.fashion_mnist import write_fashion_mnist
     from eca_lightning.data.datasets.image_folder import write_image_folder
+    from eca_lightning.data.datasets.torchvision import write_fashion_mnist, write_torchvision
     from eca_lightning.data.ffcv.verify import info, verify
     from eca_lightning.detection.demo.write_fashion_coco import write_fashion_coco
 
@@ -120,6 +120,7 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
             "fashion-coco": write_fashion_coco,
             "fashion-mnist": write_fashion_mnist,
             "image-folder": write_image_folder,
+            "torchvision": write_torchvision,
         },
         "verify": verify,
         "info": info,

@@ -13,7 +13,7 @@ from tiny_clothes import write_idx
 
 from eca_lightning import ImageClassifier
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.data.datasets.fashion_mnist import write_fashion_mnist
+from eca_lightning.data.datasets.torchvision import write_fashion_mnist
 from eca_lightning.detection.demo.write_fashion_coco import write_fashion_coco
 
 FOLDER = Path(__file__).parents[1] / "notebooks"

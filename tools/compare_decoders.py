@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torchvision.datasets import FashionMNIST
 
 from eca_lightning import FFCVDataModule, create_backbone
-from eca_lightning.data.datasets.fashion_mnist import DEBIAN, SPLITS, download, read_idx
+from eca_lightning.data.datasets.torchvision import read_fashion_mnist
 from eca_lightning.data.ffcv import crop_decode
 from eca_lightning.data.ffcv.decode_op import DecoderName
 from eca_lightning.data.ffcv.sidecar import Encoding
@@ -42,9 +42,9 @@ DECODERS: tuple[DecoderName, ...] = ("crop", "ffcv")
 class TintedClothes:
     """The first images of a split, enlarged, each in a random color on another."""
 
-    def __init__(self, folder: Path, prefix: str, count: int) -> None:
-        self.images = read_idx(folder / f"{prefix}-images-idx3-ubyte")[:count]
-        self.labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte")[:count]
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], count: int) -> None:
+        self.images = images[:count]
+        self.labels = labels[:count]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,10 +60,9 @@ class TintedClothes:
 
 def write(folder: Path, counts: dict[str, int]) -> None:
     """Write train.beton and val.beton, as JPEGs of quality 90."""
-    source = DEBIAN if DEBIAN.is_dir() else download(folder)
-    for split, prefix in SPLITS.items():
+    for split, (images, labels) in read_fashion_mnist(None, folder).items():
         write_beton(
-            TintedClothes(source, prefix, counts[split]),
+            TintedClothes(images, labels, counts[split]),
             folder / f"{split}.beton",
             class_names=FashionMNIST.classes,
             source=f"Fashion-MNIST, {split}, enlarged and tinted",

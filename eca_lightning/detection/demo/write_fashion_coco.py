@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,16 @@ from PIL import Image
 from rich.progress import track
 from torchvision.datasets import FashionMNIST
 
-from eca_lightning.data.datasets.fashion_mnist import DEBIAN, SPLITS, download, read_idx
+from eca_lightning.data.datasets.torchvision import read_fashion_mnist
 from eca_lightning.detection.annotations import require_mask_library
-from eca_lightning.detection.demo.scenes import Composer, Mask, Scene, SceneObject, tight
+from eca_lightning.detection.demo.scenes import Composer, Scene, SceneObject, bounding_slices
 from eca_lightning.utils.checks import require
 
-LEAST_SIZE = 160
-"""Pixels of the longer side below which scenes have no room for what COCO calls large."""
+MIN_SIZE = 160
+"""Pixels of the longer side below which objects that COCO calls large do not fit."""
 
 FORMAT = 1
-"""Number of the way scenes are composed: another one makes other scenes of the same seed."""
+"""Version of the way scenes are composed: another one makes other scenes of the same seed."""
 
 CLASSES = list(FashionMNIST.classes)
 """Names of the categories 1 to 10."""
@@ -53,32 +54,27 @@ def write_fashion_coco(
             dataset-fashion-mnist, or else a download by torchvision into the output folder.
         train_scenes: Scenes for training.
         val_scenes: Scenes for validation.
-        image_size: Longer side of a scene in pixels, at least 160; the shorter has five sixths.
+        image_size: Longer side of a scene in pixels, at least 160; the shorter is five sixths.
         seed: Other seeds make other scenes.
         overwrite: Write again what is already there.
     """
     require(train_scenes >= 1, "train_scenes", "at least 1", train_scenes)
     require(val_scenes >= 1, "val_scenes", "at least 1", val_scenes)
-    require(image_size >= LEAST_SIZE, "image_size", f"at least {LEAST_SIZE}", image_size)
+    require(image_size >= MIN_SIZE, "image_size", f"at least {MIN_SIZE}", image_size)
     require(seed >= 0, "seed", "at least 0", seed)
     require_mask_library()
-    counts = {"train": train_scenes, "val": val_scenes}
     settings = {
         split: {"format": FORMAT, "scenes": scenes, "image_size": image_size, "seed": seed}
-        for split, scenes in counts.items()
+        for split, scenes in (("train", train_scenes), ("val", val_scenes))
     }
-    wanted = [
-        split for split in counts if overwrite or not _is_there(output, split, settings[split])
+    to_write = [
+        split for split in settings if not _is_complete(output, split, settings[split], overwrite)
     ]
-    for split in wanted:
-        _require_ours(output, split)
-    folder = source or (DEBIAN if DEBIAN.is_dir() else download(output)) if wanted else Path()
-    for split in wanted:
-        images = read_idx(folder / f"{SPLITS[split]}-images-idx3-ubyte")
-        labels = read_idx(folder / f"{SPLITS[split]}-labels-idx1-ubyte")
-        composer = Composer(images, labels, image_size)
+    arrays = read_fashion_mnist(source, output) if to_write else {}
+    for split in to_write:
+        composer = Composer(*arrays[split], image_size)
         _write_split(output, split, composer, settings[split])
-    for split in counts:
+    for split in settings:
         _report(_annotation_file(output, split))
 
 
@@ -86,75 +82,52 @@ def _annotation_file(output: Path, split: str) -> Path:
     return output / "annotations" / f"instances_{split}.json"
 
 
-def _info(path: Path) -> dict[str, Any] | None:
-    """What an annotation file says of its making; None if it is not of this command."""
-    try:
-        info = json.loads(path.read_bytes())["info"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return info if isinstance(info, dict) and info.get("description") == DESCRIPTION else None
-
-
-def _is_there(output: Path, split: str, settings: dict[str, int]) -> bool:
-    """Whether a split is complete.
+def _is_complete(output: Path, split: str, settings: dict[str, int], overwrite: bool) -> bool:
+    """Check whether a split need not be written.
 
     Raises:
-        FileExistsError: It is there with other settings.
+        FileExistsError: If it was written by another program, or has other settings and
+            ``overwrite`` is false.
     """
-    info = _info(_annotation_file(output, split))
-    if info is None:
+    file, folder = _annotation_file(output, split), output / split
+    if not file.exists() and not folder.exists():
+        return False
+    try:
+        info = json.loads(file.read_bytes())["info"]
+        is_ours = info["description"] == DESCRIPTION
+    except (OSError, ValueError, KeyError, TypeError):
+        is_ours = False
+    if not is_ours:
+        taken = file if file.exists() else folder
+        raise FileExistsError(f"{taken} was not written by this command: choose another output")
+    if overwrite:
         return False
     if info["settings"] != settings:
         raise FileExistsError(
-            f"{_annotation_file(output, split)} has scenes of other settings; choose another "
-            "output, or replace them with --overwrite true"
+            f"{file} has scenes of other settings; choose another output, or replace them with "
+            "--overwrite true"
         )
-    there = len(list((output / split).glob("*.jpg")))
-    return there == settings["scenes"]
-
-
-def _require_ours(output: Path, split: str) -> None:
-    """Refuse to replace what another program has written.
-
-    Raises:
-        FileExistsError: There is something of this name that is not of this command.
-    """
-    file = _annotation_file(output, split)
-    if (file.exists() or (output / split).exists()) and _info(file) is None:
-        taken = file if file.exists() else output / split
-        raise FileExistsError(
-            f"{taken} is there, and is not of this command: choose another output"
-        )
+    return len(list(folder.glob("*.jpg"))) == settings["scenes"]
 
 
 def _write_split(output: Path, split: str, composer: Composer, settings: dict[str, int]) -> None:
-    """Write the scenes of a split under other names, and rename them when all are there."""
-    scenes = settings["scenes"]
-    file = _annotation_file(output, split)
-    folder, partial = output / split, output / f"{split}.partial"
-    partial_file = file.with_name(file.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    """Write the scenes of a split to a temporary folder and move them when all are written."""
+    file, folder = _annotation_file(output, split), output / split
     file.parent.mkdir(parents=True, exist_ok=True)
-
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    try:
-        for number in track(range(1, scenes + 1), description=f"Composing {folder}"):
-            place = [settings["seed"], list(SPLITS).index(split), number]
-            scene = composer.compose(np.random.default_rng(place))
+    with TemporaryDirectory(prefix=f".{split}.", dir=output) as temporary:
+        partial, partial_file = Path(temporary, split), Path(temporary, file.name)
+        partial.mkdir()
+        for number in track(range(1, settings["scenes"] + 1), description=f"Composing {folder}"):
+            key = [settings["seed"], int(split == "val"), number]
+            scene = composer.compose(np.random.default_rng(key))
             height, width = scene.pixels.shape[:2]
-            image = {
-                "id": number,
-                "file_name": f"{number:06}.jpg",
-                "height": height,
-                "width": width,
-            }
-            images.append(image)
+            name = f"{number:06}.jpg"
+            images.append({"id": number, "file_name": name, "height": height, "width": width})
             annotations += _annotations(scene, number, len(annotations) + 1)
-            # Colors are kept at full resolution.
-            picture = Image.fromarray(scene.pixels)
-            picture.save(partial / f"{number:06}.jpg", quality=95, subsampling=0)
+            # Without subsampling colors keep their full resolution.
+            Image.fromarray(scene.pixels).save(partial / name, quality=95, subsampling=0)
         content = {
             "info": {"description": DESCRIPTION, "settings": settings},
             "licenses": [{"id": 1, "name": "MIT", "url": "https://opensource.org/license/mit"}],
@@ -166,27 +139,27 @@ def _write_split(output: Path, split: str, composer: Composer, settings: dict[st
             ],
         }
         partial_file.write_text(json.dumps(content, separators=(",", ":")), "utf-8")
-        # In this order, whenever it is interrupted, what is there is known to be of this command
-        # and, without its images, to be incomplete.
+        # In this order an interruption leaves what this command knows to be its own and incomplete.
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial_file, file)
         os.replace(partial, folder)
-    finally:
-        partial_file.unlink(missing_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _annotations(scene: Scene, image_id: int, first_id: int) -> Iterator[dict[str, Any]]:
-    """What is on a scene, as COCO has it but for polygons: they would not be exact."""
+    """Describe the objects of a scene in COCO's format, with run lengths, which are exact."""
     for id_, object_ in enumerate(scene.objects, start=first_id):
-        rows, columns = tight(object_.visible)
-        top, left = int(rows.start), int(columns.start)
+        rows, columns = bounding_slices(object_.visible)
         yield {
             "id": id_,
             "image_id": image_id,
             "category_id": object_.label + 1,
-            "bbox": [left, top, int(columns.stop) - left, int(rows.stop) - top],
+            "bbox": [
+                columns.start,
+                rows.start,
+                columns.stop - columns.start,
+                rows.stop - rows.start,
+            ],
             "area": int(object_.visible.sum()),
             "iscrowd": int(object_.crowd),
             "segmentation": _run_lengths(object_),
@@ -194,12 +167,12 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> Iterator[dict[st
 
 
 def _run_lengths(object_: SceneObject) -> dict[str, Any]:
-    """The mask of an object: of crowds as numbers, of others compressed, both as COCO has them."""
+    """Encode the mask of an object: uncompressed for crowds and else compressed, as COCO does."""
     from faster_coco_eval.core import mask
 
-    visible: Mask = object_.visible
+    visible = object_.visible
     if not object_.crowd:
-        encoded = mask.encode(np.asfortranarray(visible.astype(np.uint8)))
+        encoded = mask.encode(visible.astype(np.uint8))
         return {"size": list(visible.shape), "counts": encoded["counts"].decode("ascii")}
     # Runs of 0 and 1 in turn, down the columns; the first is of 0 and may be empty.
     flat = np.concatenate([[False], visible.ravel(order="F"), [not visible[-1, -1]]])
@@ -208,7 +181,7 @@ def _run_lengths(object_: SceneObject) -> dict[str, Any]:
 
 
 def _report(file: Path) -> None:
-    """Say what an annotation file holds, in one line."""
+    """Print the content of an annotation file in one line."""
     content = json.loads(file.read_bytes())
     objects = [part for part in content["annotations"] if not part["iscrowd"]]
     sizes = Counter((part["area"] >= 32**2) + (part["area"] >= 96**2) for part in objects)

@@ -1,15 +1,25 @@
-"""The commands that write data sets: image folders and Fashion-MNIST."""
+"""The commands that write data sets: image folders, torchvision's and Fashion-MNIST."""
 
+import gzip
+import inspect
+import pickle
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
+from torchvision import datasets
 
 pytest.importorskip("ffcv")
 
-from eca_lightning.data.datasets import fashion_mnist
-from eca_lightning.data.datasets.fashion_mnist import write_fashion_mnist
+from eca_lightning.cli import main
+from eca_lightning.data.datasets import torchvision
 from eca_lightning.data.datasets.image_folder import write_image_folder
+from eca_lightning.data.datasets.torchvision import (
+    DATA_SETS,
+    write_fashion_mnist,
+    write_torchvision,
+)
 from eca_lightning.data.ffcv.format import check_beton
 from eca_lightning.data.folder.files import list_class_folders
 
@@ -125,13 +135,13 @@ def test_fashion_mnist_is_downloaded_where_debian_has_none(fashion_files, tmp_pa
 
     class Peer:
         raw_folder = str(source)
-        classes = fashion_mnist.FashionMNIST.classes
+        classes = datasets.FashionMNIST.classes
 
         def __init__(self, root, download):
             asked.append((root, download))
 
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "nowhere")
-    monkeypatch.setattr(fashion_mnist, "FashionMNIST", Peer)
+    monkeypatch.setattr(torchvision, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setattr(datasets, "FashionMNIST", Peer)
     write_fashion_mnist(tmp_path / "out")
     assert asked == [(str(tmp_path / "out"), True)]
     assert check_beton(tmp_path / "out" / "val.beton").samples == 10
@@ -142,5 +152,110 @@ def test_a_damaged_idx_file_is_named(content, tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(ValueError, match="train-images-idx3-ubyte is not a whole IDX file"):
         write_fashion_mnist(tmp_path / "out", tmp_path)
-    with pytest.raises(FileNotFoundError, match="t10k-labels"):
-        fashion_mnist.read_idx(tmp_path / "t10k-labels-idx1-ubyte")
+    with pytest.raises(FileNotFoundError, match=r"source: neither .*train-images-idx3-ubyte nor"):
+        write_fashion_mnist(tmp_path / "out", tmp_path / "out")
+
+
+def test_torchvision_reads_the_same_fashion_mnist(fashion_files, tmp_path):
+    source, _ = fashion_files
+    raw = tmp_path / "root" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in source.glob("*.gz"):
+        (raw / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+    write_fashion_mnist(tmp_path / "ours", source)
+    write_torchvision("fashionmnist", tmp_path / "theirs", tmp_path / "root")
+    for split in ("train", "val"):
+        ours, theirs = (check_beton(tmp_path / k / f"{split}.beton") for k in ("ours", "theirs"))
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        assert ours.class_names == theirs.class_names
+        assert theirs.modes["raw"] == theirs.samples
+        for index in range(ours.samples):
+            assert np.array_equal(pixels(ours, index), pixels(theirs, index))
+
+
+def cifar10(root, monkeypatch):
+    """Files as CIFAR-10's; their checksums are not those that torchvision knows."""
+    folder = root / datasets.CIFAR10.base_folder
+    folder.mkdir(parents=True)
+    images = np.random.default_rng(2).integers(0, 256, (12, 3072), np.uint8)
+    for name, rows in (("data_batch_1", range(8)), ("test_batch", range(8, 12))):
+        entry = {"data": images[rows], "labels": [row % 10 for row in rows]}
+        (folder / name).write_bytes(pickle.dumps(entry))
+    names = {"label_names": [f"class {i}" for i in range(10)]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(names))
+    meta = {**datasets.CIFAR10.meta, "md5": None}
+    monkeypatch.setattr(datasets.CIFAR10, "meta", meta)
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", None]])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", None]])
+    return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def test_cifar10_is_a_command(tmp_path, monkeypatch, capsys):
+    images = cifar10(tmp_path / "root", monkeypatch)
+    options = ["--root", str(tmp_path / "root"), "--output", str(tmp_path / "out")]
+    main(["data", "write", "torchvision", "CIFAR10", *options])
+    said = capsys.readouterr().out
+    assert "train.beton: 8 images in 10 classes" in said
+    train, val = (check_beton(tmp_path / "out" / f"{split}.beton") for split in ("train", "val"))
+    assert train.class_names == [f"class {i}" for i in range(10)]
+    assert train.labels.tolist() + val.labels.tolist() == [*range(10), 0, 1]
+    assert np.array_equal(pixels(val, 1).reshape(32, 32, 3), images[9])
+    main(["data", "write", "torchvision", "CIFAR10", *options])
+    assert capsys.readouterr().out == said
+
+
+def gray_squares(folder, names, side=120):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(names):
+        gray = Image.new("L", (side, side), 9 * index)
+        (gray if index % 2 else gray.convert("RGB")).save(folder / name)
+
+
+def test_three_splits_are_three_files(tmp_path):
+    root = tmp_path / "root" / "dtd" / "dtd"
+    (root / "labels").mkdir(parents=True)
+    for number, split in enumerate(("train", "val", "test")):
+        names = [f"{kind}/{kind}_{number}.jpg" for kind in ("dotted", "woven")]
+        for name in names:
+            gray_squares((root / "images" / name).parent, [(root / "images" / name).name])
+        (root / "labels" / f"{split}1.txt").write_text("\n".join(names))
+    write_torchvision("DTD", tmp_path / "out", tmp_path / "root", max_resolution=100)
+    for split in ("train", "val", "test"):
+        info = check_beton(tmp_path / "out" / f"{split}.beton")
+        assert info.class_names == ["dotted", "woven"]
+        assert info.labels.tolist() == [0, 1]
+        assert info.modes["jpg"] == 2  # too large for raw pixels by default
+        assert max(info.resolutions[1]) == 100
+
+
+def test_a_set_without_splits_is_divided(tmp_path):
+    for kind in ("Forest", "River"):
+        names = [f"{kind}_{i}.png" for i in range(10)]
+        gray_squares(tmp_path / "root" / "eurosat" / "2750" / kind, names, side=64)
+    with pytest.raises(ValueError, match="EuroSAT has no split of its own: give a --val_fraction"):
+        write_torchvision("EuroSAT", tmp_path / "out", tmp_path / "root")
+    write_torchvision("EuroSAT", tmp_path / "out", tmp_path / "root", val_fraction=0.25)
+    train, val = (check_beton(tmp_path / "out" / f"{split}.beton") for split in ("train", "val"))
+    assert (train.samples, val.samples) == (15, 5)
+    labels = [*train.labels.tolist(), *val.labels.tolist()]
+    assert sorted(labels) == [0] * 10 + [1] * 10
+    values = [pixels(info, i)[0] for info in (train, val) for i in range(info.samples)]
+    assert sorted(values) == sorted([9 * i for i in range(10)] * 2)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        write_torchvision("EuroSAT", tmp_path / "out", tmp_path / "root", val_fraction=0.24)
+
+
+def test_bad_names_and_places_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown torchvision data set 'CIFAR11' .*mean 'CIFAR10"):
+        write_torchvision("CIFAR11", tmp_path)
+    with pytest.raises(ValueError, match=r"CIFAR10 cannot be read from .*empty.*--download true"):
+        write_torchvision("CIFAR10", tmp_path / "empty")
+    with pytest.raises(ValueError, match="val_fraction: CIFAR10 has a split of its own"):
+        write_torchvision("CIFAR10", tmp_path, val_fraction=0.1)
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_every_name_is_a_data_set_that_takes_its_options(name):
+    signature = inspect.signature(getattr(datasets, name))
+    for options in DATA_SETS[name].splits.values():
+        signature.bind("root", download=False, **options)

@@ -17,11 +17,11 @@ from tiny_clothes import clothes, write_idx
 from eca_lightning import CocoDataModule
 from eca_lightning.cli import main
 from eca_lightning.detection.demo import write_fashion_coco as fashion_coco
-from eca_lightning.detection.demo.scenes import LEAST_VISIBLE, Composer, background, cloth
+from eca_lightning.detection.demo.scenes import MIN_VISIBLE, Composer, background, segment
 from eca_lightning.detection.demo.write_fashion_coco import write_fashion_coco
 
 LABELS = {"train": np.arange(60, dtype=np.uint8) % 5, "t10k": 5 + np.arange(40, dtype=np.uint8) % 5}
-SMALL = {"train_scenes": 30, "val_scenes": 12, "image_size": 160}
+SMALL = {"train_scenes": 14, "val_scenes": 6, "image_size": 160}
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_masks_are_where_the_background_is_hidden(scenes):
 
 def test_no_object_is_hidden_too_far(scenes):
     shares = [o.visible.sum() / o.area for scene, _ in scenes for o in scene.objects]
-    assert min(shares) >= LEAST_VISIBLE
+    assert min(shares) >= MIN_VISIBLE
     assert max(shares) == 1
     assert np.mean(np.array(shares) < 1) > 0.1  # they do hide each other
 
@@ -80,14 +80,14 @@ def test_scenes_have_what_a_detector_must_cope_with(scenes):
     assert {o.label for o in objects} == set(range(5))
 
 
-def test_cloth_is_without_specks_and_small_holes():
+def test_items_are_segmented_without_specks_and_small_holes():
     gray = np.zeros((28, 28), np.uint8)
     gray[5:20, 5:20] = 90
     expected = gray > 0
     gray[12, 12] = 0
     gray[2, 25] = gray[25, 2] = gray[25, 3] = 200
     gray[24, 20:24] = 15
-    assert np.array_equal(cloth(gray), expected)
+    assert np.array_equal(segment(gray), expected)
 
 
 def test_the_files_say_what_the_scenes_show(source, tmp_path):
@@ -144,12 +144,12 @@ def test_the_seed_is_all_that_scenes_depend_on(source, tmp_path):
     for name, options in (("a", {}), ("b", {}), ("c", {"seed": 1}), ("d", {"train_scenes": 9})):
         write_fashion_coco(tmp_path / name, source, **{**SMALL, **options})
     first = contents(tmp_path / "a")
-    assert len(first) == 30 + 12 + 2
+    assert len(first) == 14 + 6 + 2
     assert contents(tmp_path / "b") == first
     other, fewer = contents(tmp_path / "c"), contents(tmp_path / "d")
     assert not any(other[name] == first[name] for name in first)
     pictures = [name for name in fewer if name.suffix == ".jpg"]
-    assert len(pictures) == 9 + 12
+    assert len(pictures) == 9 + 6
     assert all(fewer[name] == first[name] for name in pictures)
 
 
@@ -157,7 +157,7 @@ def test_scenes_are_written_once(source, tmp_path, capsys):
     output = tmp_path / "out"
     write_fashion_coco(output, source, **SMALL)
     said = capsys.readouterr().out.splitlines()[-2:]
-    assert "instances_train.json: 30 scenes with" in said[0]
+    assert "instances_train.json: 14 scenes with" in said[0]
     written = (output / "train" / "000001.jpg").stat().st_mtime_ns
     shutil.rmtree(source)  # no longer needed
     write_fashion_coco(output, source, **SMALL)
@@ -210,7 +210,7 @@ def test_the_data_of_others_are_left_alone(source, tmp_path, name):
     theirs.mkdir(parents=True)
     (theirs / "0.jpg").write_bytes(b"precious")
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match="is not of this command: choose another output"):
+        with pytest.raises(FileExistsError, match="was not written by this command: choose"):
             write_fashion_coco(tmp_path / "out", source, **SMALL, overwrite=overwrite)
     assert list(contents(tmp_path / "out").values()) == [b"precious"]
 
@@ -229,8 +229,8 @@ def test_impossible_options_are_refused(options, message, tmp_path):
         write_fashion_coco(tmp_path / "out", **options)
 
 
-def test_masks_need_pycocotools(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pycocotools", None)
+def test_masks_need_faster_coco_eval(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(ImportError, match=r"pip install 'eca-lightning\[detection\]'"):
         write_fashion_coco(tmp_path / "out")
 
