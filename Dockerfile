@@ -4,7 +4,7 @@
 #
 # Does it work here, on this GPU? A few compiled and eager steps on random images, without data:
 #
-#   docker run --rm --gpus all eca-lightning benchmark model --contenders '[eca_resnet20]' --image-size 32 --repeats 3
+#   docker run --rm --gpus all eca-lightning benchmark model --models '[eca_resnet20]' --image-size 32 --repeats 3
 #
 # That command takes the place of a HEALTHCHECK: a training run listens on no port, and whether it
 # is alive is told by its exit status, its log and TensorBoard. A run reads /workspace/data and writes

@@ -13,9 +13,9 @@ COMMANDS = {
     "test": "score a checkpoint on the test images",
     "predict": "write the best classes of images to a table, or the objects on them",
     "data": "write data sets; verify and describe .beton files",
-    "models": "list the models of the paper: parameters and FLOPs, ours beside its own",
-    "benchmark": "time loaders, networks and runs on more devices; plan what a node needs",
-    "compare": "train a grid of variants and seeds, and tell their differences",
+    "models": "list the networks of the paper: parameters and operations, counted and as printed",
+    "benchmark": "measure the speed of loaders, models and runs on more devices",
+    "compare": "train a grid of variants and seeds, and compare the variants",
     "attention": "draw what the attention of a trained classifier does",
     "import": "make a checkpoint of weights of the original project, torchvision or timm",
     "export": "write a trained network as ONNX, torch.export program or .safetensors",
@@ -82,7 +82,6 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
     if command == "benchmark":
         from eca_lightning.benchmarks.loader import benchmark_loader
         from eca_lightning.benchmarks.model import benchmark_model
-        from eca_lightning.benchmarks.plan import benchmark_plan
         from eca_lightning.benchmarks.scaling import benchmark_scaling
 
         return {
@@ -90,7 +89,6 @@ def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
             "loader": benchmark_loader,
             "model": benchmark_model,
             "scaling": benchmark_scaling,
-            "plan": benchmark_plan,
         }
     if command == "compare":
         from eca_lightning.compare.run import compare

@@ -65,7 +65,7 @@ def reduced(name, work):
         },
         "03_complexity_and_speed": {
             "backbones": ["resnet50"],
-            "contenders": ["torchvision:resnet18", "eca_resnet18"],
+            "models": ["torchvision:resnet18", "eca_resnet18"],
             "image_size": 32,
             "batch_size": 2,
             "repeats": 1,

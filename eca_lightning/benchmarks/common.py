@@ -1,61 +1,65 @@
-"""What the benchmarks share: progress bar, table, CSV file, spread, and the end of a process."""
+"""What the benchmarks share: statistics of repeats, the report and exit codes in words."""
 
-import csv
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE
+from rich.console import Console
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-from rich.table import Table
 
-from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.utils.reports import save_figure
+from eca_lightning.utils.tables import Row, Table, write_table
 
-Row = dict[str, Any]
-"""A line of a CSV file; what was not measured is an empty text."""
-
-
-def turns_bar() -> Progress:
-    """A progress bar of turns, which is gone when they are done."""
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, transient=True)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def write_rows(rows: list[Row], path: Path) -> None:
-    """Write a CSV file whose columns are the keys of the first row."""
-    with atomic_write(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+def summarize(name: str, values: Sequence[float], digits: int) -> Row:
+    """Return median, minimum and maximum as three entries of a row; None without values."""
+    figures = [round(f(values), digits) if values else None for f in (median, min, max)]
+    return dict(zip((name, f"{name}_min", f"{name}_max"), figures, strict=True))
 
 
-def results_table(title: str, caption: str) -> Table:
-    """An empty table, narrow enough for a terminal of 80 columns."""
-    return Table(
-        title=escape(title),
-        caption=escape(caption),
-        box=SIMPLE,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+def error_bars(
+    values: Sequence[Sequence[float]],
+) -> tuple[list[float], tuple[list[float], list[float]]]:
+    """Return the medians, and their distances from minimum and maximum, for matplotlib."""
+    medians = [median(repeats) for repeats in values]
+    below = [m - min(repeats) for m, repeats in zip(medians, values, strict=True)]
+    above = [max(repeats) - m for m, repeats in zip(medians, values, strict=True)]
+    return medians, (below, above)
 
 
-def spread(name: str, values: list[float], digits: int) -> dict[str, str]:
-    """Median, least and greatest of some values as three entries of a row; empty without values."""
-    figures = (median(values), min(values), max(values)) if values else ()
-    texts = [f"{figure:.{digits}f}" for figure in figures] or [""] * 3
-    return dict(zip((name, f"{name}_min", f"{name}_max"), texts, strict=True))
+def write_report(
+    path: Path,
+    rows: Sequence[Row],
+    table: Table,
+    figure: "Figure | None",
+    failures: Mapping[str, str] | None = None,
+) -> None:
+    """Write results as CSV, print them as a table, and save their chart.
+
+    Args:
+        path: The CSV file; the chart gets the same name with .png.
+        rows: The lines of the file.
+        table: The table to print.
+        figure: The chart, if any.
+        failures: What failed, and why.
+    """
+    write_table(path, dict.fromkeys(rows[0], str), rows)
+    console = Console()
+    console.print(table)
+    for name, reason in (failures or {}).items():
+        console.print(escape(f"{name} failed: {reason}"), style="red")
+    if figure:
+        save_figure(figure, path.with_suffix(".png"))
+    console.print(f"Written to {escape(str(path.parent))}")
 
 
-def shown(figure: str, form: str = ",.0f") -> str:
-    """A figure of a row for the table; nothing for nothing."""
-    return figure and format(float(figure), form)
-
-
-def how_it_ended(exit_code: int | None) -> str:
-    """Say how a process ended from its exit code, which is negative after a signal."""
+def describe_exit(exit_code: int | None) -> str:
+    """Describe the exit code of a process, which is negative after a signal."""
     if exit_code is None:
         return "does not answer"
     if exit_code < 0:

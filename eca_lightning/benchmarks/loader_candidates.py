@@ -1,7 +1,7 @@
-"""The loaders that ``eca-lightning benchmark loader`` compares, this package's and its peers.
+"""The loaders that ``benchmark loader`` compares: this package's and those of other libraries.
 
-Each turns the same images into batches of uint8 NCHW, by a random resized crop and a random flip
-or by a center crop, with its library's other augmentations off and nothing normalized.
+Each yields batches of the same images, uint8 (N, 3, S, S), after a random resized crop and a random
+flip or after a center crop, without any other augmentation or normalization.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,27 +22,27 @@ from eca_lightning.data.sampler import DistributedBatchSampler
 
 BenchmarkView = Literal["random_resized_crop", "center_crop"]
 
-ContenderName = Literal["eca-lightning", "ffcv", "torchvision-io", "torchvision-pil", "timm"]
+LoaderName = Literal["eca-lightning", "ffcv", "torchvision-io", "torchvision-pil", "timm"]
 
-OURS: ContenderName = "eca-lightning"
+OURS: LoaderName = "eca-lightning"
 
-Turns = Callable[[int], Iterable[Any]]
-"""Gives the batches of a turn from its number; each starts with images of shape (N, 3, S, S)."""
+Batches = Callable[[int], Iterable[Any]]
+"""Maps the number of a repeat to its batches, which begin with images (N, 3, S, S)."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a loader has to do in a turn.
+    """The work of a loader in each repeat.
 
     Attributes:
         beton: The images as a .beton, for FFCV.
         folder: The images as a folder of class folders, for the others.
         files: The files of this folder to read, and their labels.
-        batches: Batches of a turn.
+        batches: Batches of a repeat.
         batch_size: Images of a batch.
         image_size: Height and width of the output in pixels.
         num_workers: Threads or processes that decode.
-        view: What is cut out of each image; only random_resized_crop is flipped.
+        view: The crop of each image; only random_resized_crop is flipped.
     """
 
     beton: Path | None
@@ -55,8 +55,13 @@ class Workload:
     view: BenchmarkView = "random_resized_crop"
 
     @property
+    def images(self) -> int:
+        """Images of a repeat."""
+        return self.batches * self.batch_size
+
+    @property
     def resize_size(self) -> int:
-        """What a center crop resizes the shorter side to: 256 for 224 pixels, and in proportion."""
+        """Shorter side before a center crop: 256 for 224 pixels, and in proportion."""
         return round(self.image_size * 256 / 224)
 
     @property
@@ -65,7 +70,7 @@ class Workload:
         return self.view == "random_resized_crop"
 
 
-def _ours(work: Workload) -> Turns:
+def _ours(work: Workload) -> Batches:
     from eca_lightning.data.ffcv.datamodule import FFCVDataModule
 
     loader: Any = FFCVDataModule(
@@ -79,17 +84,17 @@ def _ours(work: Workload) -> Turns:
         seed=0,
     ).train_dataloader()
 
-    def turn(number: int) -> Iterable[Any]:
-        # The images of every turn are the last of epoch 0; only their crops change.
+    def batches(number: int) -> Iterable[Any]:
+        # The images of every repeat are the last of epoch 0; only their crops change.
         done = len(loader) - work.batches
         loader.load_state_dict({**loader.state_dict(), "epoch": 0, "batches_done": done})
         loader.crop = replace(loader.crop, seed=number)
         return loader
 
-    return turn
+    return batches
 
 
-def _ffcv(work: Workload) -> Turns:
+def _ffcv(work: Workload) -> Batches:
     from ffcv.fields.decoders import (
         CenterCropRGBImageDecoder,
         IntDecoder,
@@ -116,7 +121,7 @@ def _ffcv(work: Workload) -> Turns:
         num_workers=work.num_workers,
         os_cache=True,
         order=OrderOption.RANDOM,
-        indices=order.indices(epoch=0)[-work.batches * work.batch_size :],
+        indices=order.indices(epoch=0)[-work.images :],
         drop_last=True,
         pipelines={
             "image": [*view, ToTensor(), ToTorchImage()],
@@ -126,7 +131,7 @@ def _ffcv(work: Workload) -> Turns:
     return lambda _: loader
 
 
-def _torchvision(work: Workload, in_pil: bool) -> Turns:
+def _torchvision(work: Workload, in_pil: bool) -> Batches:
     steps = (
         [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip()]
         if work.is_random
@@ -144,7 +149,7 @@ def _torchvision(work: Workload, in_pil: bool) -> Turns:
     return lambda _: loader
 
 
-def _timm(work: Workload) -> Turns:
+def _timm(work: Workload) -> Batches:
     prefetching = import_module("timm.data").create_loader(
         _dataset(work),
         input_size=work.image_size,
@@ -155,12 +160,12 @@ def _timm(work: Workload) -> Turns:
         num_workers=work.num_workers,
         device=torch.device("cpu"),
     )
-    # The loader within yields uint8; the one around it only normalizes.
+    # The inner loader yields uint8; the outer one only normalizes.
     return lambda _: prefetching.loader
 
 
 def _dataset(work: Workload, **options: Any) -> Any:
-    """The files of a workload as torchvision's ImageFolder."""
+    """Create torchvision's ImageFolder with the files of a workload."""
     dataset = ImageFolder(str(work.folder), **options)
     dataset.samples = work.files
     return dataset
@@ -170,24 +175,24 @@ def _decode(path: str) -> Tensor:
     return decode_image(read_file(path), ImageReadMode.RGB)
 
 
-class Contender(NamedTuple):
-    """A loader of the comparison.
+class Candidate(NamedTuple):
+    """A loader to compare.
 
     Attributes:
-        reads: The form of the images that it reads.
+        reads: The kind of data that it reads.
         needs: The module that must be installed.
-        build: Builds it in the process that runs it.
+        build: Builds it, in the process that runs it.
     """
 
     reads: Literal["beton", "folder"]
     needs: str
-    build: Callable[[Workload], Turns]
+    build: Callable[[Workload], Batches]
 
 
-CONTENDERS: dict[ContenderName, Contender] = {
-    OURS: Contender("beton", "ffcv", _ours),
-    "ffcv": Contender("beton", "ffcv", _ffcv),
-    "torchvision-io": Contender("folder", "torchvision", partial(_torchvision, in_pil=False)),
-    "torchvision-pil": Contender("folder", "torchvision", partial(_torchvision, in_pil=True)),
-    "timm": Contender("folder", "timm", _timm),
+LOADERS: dict[LoaderName, Candidate] = {
+    OURS: Candidate("beton", "ffcv", _ours),
+    "ffcv": Candidate("beton", "ffcv", _ffcv),
+    "torchvision-io": Candidate("folder", "torchvision", partial(_torchvision, in_pil=False)),
+    "torchvision-pil": Candidate("folder", "torchvision", partial(_torchvision, in_pil=True)),
+    "timm": Candidate("folder", "timm", _timm),
 }

@@ -1,26 +1,30 @@
-"""Loaders in processes of their own that wait between their turns, so that rivals can alternate."""
+"""Loaders in processes of their own, which sleep while another one is timed."""
 
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from eca_lightning.benchmarks.common import how_it_ended
-from eca_lightning.benchmarks.loader_candidates import CONTENDERS, ContenderName, Turns, Workload
+from eca_lightning.benchmarks.common import describe_exit
+from eca_lightning.benchmarks.loader_candidates import LOADERS, Batches, LoaderName, Workload
+
+PATIENCE = 5.0
+"""Seconds that a process may take to end by itself."""
 
 
-class Turn(NamedTuple):
+class Timing(NamedTuple):
     """One pass over the images of a workload.
 
     Attributes:
-        seconds: Duration, from asking for the first batch until no batch is left.
+        seconds: Duration, from the request for the first batch to the end of the last.
         cpu_seconds: CPU time of the process and of its workers.
-        first_batch: Seconds until the first batch came.
+        first_batch: Seconds until the first batch.
     """
 
     seconds: float
@@ -28,38 +32,35 @@ class Turn(NamedTuple):
     first_batch: float
 
 
-class ContenderProcess:
-    """A loader in a process of its own, which sleeps except in its turns.
+class LoaderProcess:
+    """A loader in a process of its own.
 
     Args:
         name: The loader.
-        work: What it does in a turn.
-        log: File to which the process appends what it prints.
+        work: The work of each repeat.
+        log: File to which the output of the process is appended.
     """
 
-    def __init__(self, name: ContenderName, work: Workload, log: Path) -> None:
+    def __init__(self, name: LoaderName, work: Workload, log: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
-        # Not daemonic, because daemons may not have the children that a DataLoader needs.
+        # Not daemonic: a daemon cannot start the workers of a DataLoader.
         self._process = context.Process(
             target=_serve, args=(other_end, name, work, log), name=f"benchmark {name}"
         )
         self._process.start()
-        # The copy here must go, or the end of the process would not be noticed.
+        # With a copy open here, the end of the process would go unnoticed.
         other_end.close()
 
-    def turn(self, number: int, timeout: float) -> Turn:
-        """Let the loader run through its images once.
+    def time(self, number: int, timeout: float) -> Timing:
+        """Time one pass over the images.
 
         Args:
-            number: Number of the turn, from 0; the first builds the loader.
+            number: Number of the repeat, from 0; the first builds the loader.
             timeout: Seconds to wait.
 
-        Returns:
-            What was measured.
-
         Raises:
-            RuntimeError: It failed, died or gave no answer in time.
+            RuntimeError: If the loader failed, died or did not answer in time.
         """
         try:
             self._pipe.send(number)
@@ -68,16 +69,15 @@ class ContenderProcess:
             answer = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(10.0)
-            raise RuntimeError(f"its process {how_it_ended(self._process.exitcode)}") from None
+            raise RuntimeError(f"its process {describe_exit(self._process.exitcode)}") from None
         if isinstance(answer, str):
             raise RuntimeError(answer)
-        turn: Turn = answer
-        return turn
+        return Timing(*answer)
 
     def close(self) -> None:
-        """Let the process end, which frees its workers' semaphores; kill it if it does not."""
+        """Let the process end, so that it frees its workers' semaphores; kill it if it hangs."""
         self._pipe.close()
-        self._process.join(5.0)
+        self._process.join(PATIENCE)
         try:
             os.killpg(self._process.pid or 0, signal.SIGKILL)
         except ProcessLookupError:
@@ -85,56 +85,55 @@ class ContenderProcess:
         self._process.join()
 
 
-def _serve(pipe: Connection, name: ContenderName, work: Workload, log: Path) -> None:
-    """Build a loader and give it a turn for each number that comes; the body of the process."""
-    # A session of its own, by which its workers are found to be timed and to be killed.
+def _serve(pipe: Connection, name: LoaderName, work: Workload, log: Path) -> None:
+    """Run a loader once for each number that is received; the body of the process."""
+    # A session of its own identifies its workers, to measure their CPU time and to kill them.
     os.setsid()
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    turns: Turns | None = None
+    batches: Batches | None = None
     while True:
         try:
             number = pipe.recv()
         except EOFError:
             return
         try:
-            turns = turns or CONTENDERS[name].build(work)
-            pipe.send(_run(turns, number, work))
-        except Exception as error:  # whatever it is, it is this loader's result
+            batches = batches or LOADERS[name].build(work)
+            pipe.send(_run(batches(number), work))
+        except Exception as error:  # any error is the result of this loader
             # The last line, as torch puts a worker's whole traceback into the message.
             message = str(error).strip().rpartition("\n")[2]
             pipe.send(message if "\n" in str(error).strip() else f"{type(error).__name__}: {error}")
 
 
-def _run(turns: Turns, number: int, work: Workload) -> Turn:
+def _run(batches: Iterable[Any], work: Workload) -> Timing:
     expected = (work.batch_size, 3, work.image_size, work.image_size)
     cpu = session_cpu_seconds()
     begin = time.perf_counter()
     first_batch = 0.0
-    batches = 0
-    for images, *_ in turns(number):
+    count = 0
+    for images, *_ in batches:
         if images.dtype != torch.uint8 or images.shape != expected:
             raise ValueError(f"a batch is {images.dtype} of shape {tuple(images.shape)}")
-        batches += 1
+        count += 1
         first_batch = first_batch or time.perf_counter() - begin
     seconds = time.perf_counter() - begin
-    if batches != work.batches:
-        raise ValueError(f"there were {batches} batches instead of {work.batches}")
-    return Turn(seconds, session_cpu_seconds() - cpu, first_batch)
+    if count != work.batches:
+        raise ValueError(f"there were {count} batches instead of {work.batches}")
+    return Timing(seconds, session_cpu_seconds() - cpu, first_batch)
 
 
 def session_cpu_seconds() -> float:
-    """CPU time of all processes of this session, in seconds, from Linux's /proc.
+    """Return the CPU time of all processes of this session, in seconds, from Linux's /proc.
 
-    Unlike the clocks of the operating system for children, it counts those that still run, such as
-    the workers of a DataLoader.
+    Unlike os.times, it includes children that still run, such as the workers of a DataLoader.
     """
     session, ticks = str(os.getsid(0)), 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # Field 2, the command in parentheses, may hold blanks; 6 is the session, and from 14
-            # come the user and system times of the process and of its children that have ended.
+            # Field 2, the command in parentheses, may have spaces; 6 is the session, and from 14
+            # on are user and system times of the process and of its children that have ended.
             fields = path.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue

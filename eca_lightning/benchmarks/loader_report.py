@@ -1,166 +1,124 @@
-"""What ``benchmark loader`` measured, as a table, a CSV file and a bar chart."""
+"""The report of ``benchmark loader``: a table, a CSV file and a bar chart."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from eca_lightning.benchmarks.common import Row, results_table, shown, spread, write_rows
-from eca_lightning.benchmarks.loader_candidates import OURS, ContenderName, Workload
-from eca_lightning.benchmarks.loader_process import Turn
-from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.benchmarks.common import error_bars, summarize, write_report
+from eca_lightning.benchmarks.loader_candidates import OURS, LoaderName, Workload
+from eca_lightning.benchmarks.loader_process import Timing
+from eca_lightning.utils.tables import Row, Table
+
+_COLUMNS = {
+    "loader": "{loader}",
+    "images/s": "{images_per_s:,.0f}",
+    "min-max": "{images_per_s_min:,.0f}-{images_per_s_max:,.0f}",
+    "ours\nfaster": "{ours_faster:.2f}",
+    "per\ncore": "{images_per_s_per_core:,.0f}",
+    "CPU ms\n/image": "{cpu_ms_per_image:.2f}",
+    "first\nbatch": "{first_batch_s:.2f}",
+}
 
 
 @dataclass
 class Result:
-    """The turns of a loader.
+    """Measurements of a loader.
 
     Attributes:
-        contender: The loader.
-        work: What it did in a turn.
-        turns: What was measured, from the turn that compiles and warms up on.
-        failure: Why it was given up; empty if it was not.
+        loader: Its name.
+        work: What it did in each repeat.
+        timings: One for each repeat; the first, which compiles and warms up, does not count.
+        failure: The error that ended it; empty if there was none.
     """
 
-    contender: ContenderName
+    loader: LoaderName
     work: Workload
-    turns: list[Turn] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
     failure: str = ""
 
     @property
-    def images(self) -> int:
-        """Images of a turn."""
-        return self.work.batches * self.work.batch_size
-
-    @property
-    def counted(self) -> list[Turn]:
-        """The turns that count: none of a loader that failed."""
-        return [] if self.failure else self.turns[1:]
+    def counted(self) -> list[Timing]:
+        """The timings that count; none if the loader failed."""
+        return [] if self.failure else self.timings[1:]
 
     @property
     def rates(self) -> list[float]:
-        """Images a second in each turn that counts."""
-        return [self.images / turn.seconds for turn in self.counted]
-
-    @property
-    def cpu_ms(self) -> float:
-        """CPU time an image, in milliseconds, median of the turns that count."""
-        return median(1000 * turn.cpu_seconds / self.images for turn in self.counted)
+        """Images a second in each repeat that counts."""
+        return [self.work.images / timing.seconds for timing in self.counted]
 
 
-def report(results: list[Result], title: str, output: Path) -> None:
+def report(results: Sequence[Result], title: str, output: Path) -> None:
     """Write loaders.csv and loaders.png and print a table.
 
     Args:
-        results: The loaders' results, those with the same number of workers from one comparison.
-        title: What was done.
+        results: The results; those with the same number of workers were measured together.
+        title: Title of table and chart.
         output: Folder for the files.
     """
     rows = [_row(result, results) for result in results]
-    write_rows(rows, output / "loaders.csv")
-    console = Console()
-    console.print(_table(rows, title))
-    for row in rows:
-        if row["failure"]:
-            failed = f"{row['contender']}, {row['workers']} workers, failed: {row['failure']}"
-            console.print(escape(failed), style="red")
-    _draw(results, title, output / "loaders.png")
-    console.print(f"Written to {escape(str(output))}")
-
-
-def _row(result: Result, results: list[Result]) -> Row:
-    """A line of the CSV file; what a loader that failed lacks is left empty."""
-    row: Row = {
-        "contender": result.contender,
-        "workers": result.work.num_workers,
-        "image_size": result.work.image_size,
-        "batch_size": result.work.batch_size,
-        "images": result.images,
-        "turns": len(result.counted),
-        "failure": result.failure,
-    }
-    rates = result.rates
-    row |= spread("images_per_s", rates, 1)
-    (ours,) = [
-        other.rates
-        for other in results
-        if other.contender == OURS and other.work.num_workers == result.work.num_workers
-    ] or [[]]
-    # Round by round: what slows the machine down for a while slows both.
-    row |= spread("ours_faster", [a / b for a, b in zip(ours, rates, strict=False)], 3)
-    # A turn shorter than a tick of the system's clock, 10 ms, may count as none.
-    cpu_ms = result.cpu_ms if rates else 0.0
-    row["images_per_s_per_core"] = f"{1000 / cpu_ms:.1f}" if cpu_ms else ""
-    row["cpu_ms_per_image"] = f"{cpu_ms:.3f}" if cpu_ms else ""
-    row["first_batch_s"] = f"{result.turns[0].first_batch:.2f}" if result.turns else ""
-    return row
-
-
-def _table(rows: list[Row], title: str) -> Table:
     caption = (
-        f"{rows[0]['images']:,} images a turn, {max(row['turns'] for row in rows)} turns, "
-        f"{len(os.sched_getaffinity(0))} cores. Medians; 'ours faster' compares the turns of a "
-        "round; per core: images a second of CPU time; first batch in seconds"
+        f"{rows[0]['images']:,} images a repeat, {max(row['repeats'] for row in rows)} repeats, "
+        f"{len(os.sched_getaffinity(0))} cores. Medians; 'ours faster': ratio within a round; per "
+        "core: images a second of CPU time; first batch: seconds"
     )
-    table = results_table(title, caption)
-    table.add_column("loader", no_wrap=True)
-    for column in (
-        "workers",
-        "images/s",
-        "min-max",
-        "ours\nfaster",
-        "per\ncore",
-        "CPU ms\n/image",
-        "first\nbatch",
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
-    for number, row in enumerate(rows):
-        low, high = row["images_per_s_min"], row["images_per_s_max"]
-        table.add_row(
-            row["contender"],
-            str(row["workers"]),
-            shown(row["images_per_s"]) or "failed",
-            low and f"{shown(low)}-{shown(high)}",
-            shown(row["ours_faster"], ".2f"),
-            shown(row["images_per_s_per_core"]),
-            shown(row["cpu_ms_per_image"], ".2f"),
-            row["first_batch_s"],
-            end_section=number + 1 < len(rows) and rows[number + 1]["workers"] != row["workers"],
-        )
-    return table
+    table = Table.from_rows(rows, _COLUMNS, "workers: {workers}", title, caption)
+    failures = {
+        f"{result.loader}, {result.work.num_workers} workers,": result.failure
+        for result in results
+        if result.failure
+    }
+    write_report(output / "loaders.csv", rows, table, _draw(results, title), failures)
 
 
-def _draw(results: list[Result], title: str, path: Path) -> None:
-    """Bars of the medians, one color for each number of workers, with whiskers from min to max."""
-    names = list(dict.fromkeys(result.contender for result in results))
+def _row(result: Result, results: Sequence[Result]) -> Row:
+    work, rates = result.work, result.rates
+    ours = [
+        rate
+        for other in results
+        if other.loader == OURS and other.work.num_workers == work.num_workers
+        for rate in other.rates
+    ]
+    # Compared within a round: what slows the machine down for a while slows both.
+    ratios = [a / b for a, b in zip(ours, rates, strict=False)]
+    # A repeat shorter than a tick of the system's clock, 10 ms, may count as no CPU time.
+    cpu_ms = median(1000 * t.cpu_seconds / work.images for t in result.counted) if rates else 0
+    return {
+        "loader": result.loader,
+        "workers": work.num_workers,
+        "image_size": work.image_size,
+        "batch_size": work.batch_size,
+        "images": work.images,
+        "repeats": len(rates),
+        "failure": result.failure,
+        **summarize("images_per_s", rates, 1),
+        **summarize("ours_faster", ratios, 3),
+        "images_per_s_per_core": round(1000 / cpu_ms, 1) if cpu_ms else None,
+        "cpu_ms_per_image": round(cpu_ms, 3) if cpu_ms else None,
+        "first_batch_s": round(result.timings[0].first_batch, 2) if result.timings else None,
+    }
+
+
+def _draw(results: Sequence[Result], title: str) -> Figure:
+    """Draw bars from 0 to the medians, one color for each number of workers."""
+    names = list(dict.fromkeys(result.loader for result in results))
     workers = list(dict.fromkeys(result.work.num_workers for result in results))
-    figure = Figure(figsize=(8, 1.5 + 0.7 * len(names)))
+    figure = Figure((8, 1.5 + 0.7 * len(names)), layout="constrained")
     axes = figure.subplots()
     thickness = 0.8 / len(workers)
     for group, count in enumerate(workers):
         shown = [r for r in results if r.work.num_workers == count and r.rates]
-        medians = [median(result.rates) for result in shown]
-        bars = axes.barh(
-            [names.index(r.contender) + group * thickness for r in shown],
-            medians,
-            thickness,
-            xerr=[
-                [m - min(r.rates) for m, r in zip(medians, shown, strict=True)],
-                [max(r.rates) - m for m, r in zip(medians, shown, strict=True)],
-            ],
-            label=f"{count} worker" + "s" * (count > 1),
-        )
+        medians, errors = error_bars([result.rates for result in shown])
+        places = [names.index(result.loader) + group * thickness for result in shown]
+        bars = axes.barh(places, medians, thickness, xerr=errors, label=f"workers: {count}")
         axes.bar_label(bars, fmt="%.0f", padding=4)
     axes.set_yticks([i + 0.4 - thickness / 2 for i in range(len(names))], names)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set_xlabel("images/s (median, and from least to greatest)")
+    axes.set_xlabel("images/s (median, minimum and maximum)")
     axes.set_title(title, fontsize="medium")
     axes.legend(loc="lower right")
-    with atomic_write(path) as part:
-        figure.savefig(part, dpi=150, bbox_inches="tight")
+    return figure

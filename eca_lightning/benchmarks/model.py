@@ -1,4 +1,4 @@
-"""The command ``benchmark model``: speed and memory of networks, side by side in one run."""
+"""The command ``benchmark model``: speed and memory of models, measured alternately."""
 
 import time
 from contextlib import nullcontext
@@ -7,14 +7,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from eca_lightning.benchmarks.common import turns_bar
 from eca_lightning.benchmarks.model_candidates import build
-from eca_lightning.benchmarks.model_report import Result, report, write_csv
+from eca_lightning.benchmarks.model_report import report, time_ratio
+from eca_lightning.utils.reports import progress_bar
+from eca_lightning.utils.tables import Row, write_table
 
 Pass = Literal["train", "inference"]
 Mode = Literal["eager", "compiled"]
@@ -22,11 +24,11 @@ Precision = Literal["32", "bf16", "16"]
 
 _DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
 WARM_UP = 2
-"""Turns that do not count: the first compiles, the second still allocates."""
+"""Repeats that do not count: the first compiles, the second still allocates."""
 
 
 def benchmark_model(
-    contenders: list[str] | None = None,
+    models: list[str] | None = None,
     passes: tuple[Pass, ...] = get_args(Pass),
     modes: tuple[Mode, ...] = get_args(Mode),
     batch_size: int = 8,
@@ -38,75 +40,74 @@ def benchmark_model(
     peak_tflops: float | None = None,
     output: Path = Path("runs/benchmark_model"),
 ) -> None:
-    """Compare the speed and the memory of networks, side by side in one run.
+    """Compare the speed and memory of models.
 
     A training step is forward, cross-entropy, backward and SGD with momentum; inference is forward
-    alone. Both work on random images that lie on the device, in channels_last memory.
+    alone. Both work on random images on the device, in channels_last memory.
 
-    The networks take turns, so that a change of the machine's speed meets all; the order of a round
-    is turned with each round. Ratios compare the turns of a round with those of the first network;
-    their intervals are 95% bootstrap intervals of the median. The output folder gets models.csv and
-    models.png.
+    The models alternate, in a rotating order, so that a change of the machine's speed affects all
+    of them. Each time is divided by that of the first model in the same round; the intervals are
+    95% bootstrap intervals of the median. The output folder gets models.csv and models.png.
 
     Args:
-        contenders: Networks to compare, the first being what the others are compared with: names
-            such as resnet50 and eca_resnet50, paths of YAML files that describe a backbone or a
-            run, torchvision:resnet50, timm:ecaresnet50t, timm:eca_resnet50 or
-            original:eca_resnet50 (ECA as its authors wrote it). Default: ResNet-50 of torchvision,
-            with ECA, with ECA as timm and the authors have it, with SE and with CBAM.
-        passes: What to time.
-        modes: As it is, or through torch.compile.
+        models: Models to compare, the first being the reference: names such as resnet50 and
+            eca_resnet50, paths of YAML files that describe a backbone or a run,
+            torchvision:resnet50, timm:ecaresnet50t, timm:eca_resnet50 or original:eca_resnet50
+            (ECA as its authors implemented it). Default: ResNet-50 of torchvision, with ECA, with
+            ECA as the authors and timm implement it, with SE and with CBAM.
+        passes: Passes to time.
+        modes: Eager, and with torch.compile.
         batch_size: Images of a step.
         image_size: Height and width of the images in pixels.
-        precision: 32 is float32, with TF32 where torch's defaults have it, in convolutions on
+        precision: 32 is float32, with TF32 where torch's defaults use it, in convolutions on
             GPUs; bf16 and 16 are autocast.
-        device: cpu or cuda; cuda where there is a GPU if None.
-        steps: Steps of a turn.
-        repeats: Turns of each network that count.
-        peak_tflops: What the device can do at best, in 10^12 operations a second, to tell the
-            share of it that is used.
+        device: cpu or cuda. Default: cuda where there is a GPU.
+        steps: Steps of a repeat.
+        repeats: Repeats of each model that count.
+        peak_tflops: Peak performance of the device in 10^12 operations a second, to report the
+            fraction of it that is used.
         output: Folder for the results.
     """
-    if contenders is None:
+    if models is None:
         timm = ["timm:eca_resnet50"] if find_spec("timm") else []
         others = ["eca_resnet50", "original:eca_resnet50", *timm, "se_resnet50", "cbam_resnet50"]
-        contenders = ["torchvision:resnet50", *others]
-    if not contenders or not passes or not modes:
-        raise ValueError("contenders, passes and modes must each name one at least")
+        models = ["torchvision:resnet50", *others]
+    if not models or not passes or not modes:
+        raise ValueError("models, passes and modes must each have at least one entry")
     if min(batch_size, image_size, steps, repeats) < 1:
         raise ValueError("batch_size, image_size, steps and repeats must be at least 1")
-    for contender in contenders:
+    for name in models:
         with torch.device("meta"):
-            build(contender)  # a name that does not exist is told before anything is timed
+            build(name)  # raises for an unknown name before anything is timed
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     work = Work(batch_size, image_size, precision, place, steps)
     if place.type == "cuda":
         torch.backends.cudnn.benchmark = True
-    output.mkdir(parents=True, exist_ok=True)
-    results = []
-    with turns_bar() as progress:
-        turns = len(contenders) * len(passes) * len(modes) * (repeats + WARM_UP)
-        bar = progress.add_task("starting", total=turns)
+    rows: list[Row] = []
+    with progress_bar() as progress:
+        total = len(models) * len(passes) * len(modes) * (repeats + WARM_UP)
+        bar = progress.add_task("", total=total)
         for pass_ in passes:
             for mode in modes:
                 torch.compiler.reset()
-                racers = [Racer(name, pass_, mode, work) for name in contenders]
+                timed = [TimedModel(name, pass_, mode, work) for name in models]
                 for number in range(repeats + WARM_UP):
-                    first = number % len(racers)
-                    for racer in racers[first:] + racers[:first]:
-                        what = "compiling" if number == 0 and mode == "compiled" else pass_
-                        progress.update(bar, description=f"{racer.name}: {what}, {mode}")
-                        racer.turn()
+                    first = number % len(timed)
+                    for model in timed[first:] + timed[:first]:
+                        doing = "compiling" if number == 0 and mode == "compiled" else pass_
+                        progress.update(bar, description=f"{model.name}: {doing}, {mode}")
+                        model.time()
                         progress.advance(bar)
-                results += [racer.result(peak_tflops) for racer in racers]
-                write_csv(results, output / "models.csv")  # compiling may take long, or fail
+                rows += compare_models(timed, peak_tflops)
+                # Written early: compiling the next mode may take long, or fail.
+                write_table(output / "models.csv", dict.fromkeys(rows[0], str), rows)
     title = f"{batch_size} images of {image_size}, precision {precision}, {_describe(place)}"
-    report(results, title, output)
+    report(rows, title, output)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a network has to do in a turn."""
+    """The work of a model in each repeat."""
 
     batch_size: int
     image_size: int
@@ -115,22 +116,22 @@ class Work:
     steps: int
 
     def images(self) -> Tensor:
-        """Random images (N, 3, H, W) in channels_last memory."""
+        """Draw random images (N, 3, H, W) in channels_last memory."""
         shape = (self.batch_size, 3, self.image_size, self.image_size)
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(shape, generator=generator).to(self.device)
         return images.contiguous(memory_format=torch.channels_last)
 
     def autocast(self) -> Any:
-        """The context of the forward pass."""
+        """Return the context of the forward pass."""
         if self.precision == "32":
             return nullcontext()
         return torch.autocast(self.device.type, _DTYPES[self.precision])
 
 
 @dataclass
-class Racer:
-    """A network that is timed in turns."""
+class TimedModel:
+    """A model in one pass and mode, with the seconds of its repeats."""
 
     name: str
     pass_: Pass
@@ -143,15 +144,19 @@ class Racer:
         torch.manual_seed(0)
         network = build(self.name).to(memory_format=torch.channels_last).to(self.work.device)
         self.network: nn.Module = network.train(self.pass_ == "train")
-        self.parameters = sum(p.numel() for p in network.parameters())
         if self.mode == "compiled":
             self.network.compile()
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
         self.inputs = self.work.images()
         self.labels = torch.arange(self.work.batch_size, device=self.work.device)
 
-    def turn(self) -> None:
-        """Do the work once and keep the time that it took."""
+    @property
+    def rates(self) -> list[float]:
+        """Images a second of the repeats that count."""
+        return [self.work.batch_size * self.work.steps / s for s in self.seconds[WARM_UP:]]
+
+    def time(self) -> None:
+        """Do the work once and append the time that it took."""
         on_gpu = self.work.device.type == "cuda"
         if on_gpu:
             torch.cuda.synchronize()
@@ -178,27 +183,8 @@ class Racer:
         with torch.inference_mode(), self.work.autocast():
             self.network(self.inputs)
 
-    def result(self, peak_tflops: float | None) -> Result:
-        """What was measured; the memory of activations is counted only now."""
-        images = self.work.batch_size * self.work.steps
-        seconds = self.seconds[WARM_UP:]
-        utilization = None
-        if peak_tflops is not None:
-            operations = self._operations() * images
-            utilization = [operations / s / (peak_tflops * 1e12) for s in seconds]
-        return Result(
-            self.name,
-            self.pass_,
-            self.mode,
-            self.parameters,
-            [images / s for s in seconds],
-            self._saved_bytes() if self.pass_ == "train" else None,
-            self.peak_bytes or None,
-            utilization,
-        )
-
-    def _saved_bytes(self) -> int:
-        """Bytes that a training step keeps for its backward pass, parameters left out."""
+    def saved_bytes(self) -> int:
+        """Count the bytes that a training step keeps for its backward pass, without parameters."""
         own = {p.untyped_storage().data_ptr() for p in self.network.parameters()}
         sizes: dict[int, int] = {}
         kept = []
@@ -214,14 +200,49 @@ class Racer:
             self._loss()
         return sum(sizes.values())
 
-    def _operations(self) -> int:
-        """Operations an image: two for each multiply-add, and backward twice as many as forward."""
+    def operations(self) -> int:
+        """Count operations per image: two for each multiply-add; backward is twice forward."""
         with torch.device("meta"):
             network = build(self.name).eval()
             image = torch.empty(1, 3, self.work.image_size, self.work.image_size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(image)
         return counter.get_total_flops() * (3 if self.pass_ == "train" else 1)
+
+
+def compare_models(models: list[TimedModel], peak_tflops: float | None) -> list[Row]:
+    """Make the rows of models.csv from models timed in the same rounds; the first is the reference.
+
+    Args:
+        models: The models.
+        peak_tflops: See `benchmark_model`.
+    """
+    rows = []
+    reference_bytes = None
+    for model in models:
+        ratio, low, high = time_ratio(model.rates, models[0].rates)
+        rate = float(np.median(model.rates))
+        saved = model.saved_bytes() if model.pass_ == "train" else None
+        reference_bytes = reference_bytes or saved
+        row = {
+            "model": model.name,
+            "pass": model.pass_,
+            "mode": model.mode,
+            "parameters": sum(p.numel() for p in model.network.parameters()),
+            "repeats": len(model.rates),
+            "images_per_s": round(rate, 2),
+            "time_ratio": round(ratio, 4),
+            "time_ratio_low": round(low, 4),
+            "time_ratio_high": round(high, 4),
+            "saved_mb": round(saved / 1e6, 1) if saved else None,
+            "saved_ratio": round(saved / reference_bytes, 4) if saved and reference_bytes else None,
+            "peak_mb": round(model.peak_bytes / 1e6, 1) if model.peak_bytes else None,
+            "utilization": None,
+        }
+        if peak_tflops is not None:
+            row["utilization"] = round(rate * model.operations() / (peak_tflops * 1e12), 3)
+        rows.append(row)
+    return rows
 
 
 def _describe(device: torch.device) -> str:

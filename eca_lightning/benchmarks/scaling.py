@@ -1,4 +1,4 @@
-"""The command ``benchmark scaling``: how much faster a run trains on more devices."""
+"""The command ``benchmark scaling``: the speed of a run on 1, 2, ... devices."""
 
 import csv
 import os
@@ -12,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from eca_lightning.benchmarks.common import how_it_ended, turns_bar
-from eca_lightning.benchmarks.scaling_report import Result, Turn, report
+from eca_lightning.benchmarks.common import describe_exit
+from eca_lightning.benchmarks.scaling_report import Result, Speed, report
 from eca_lightning.compare.grid import option_arguments
+from eca_lightning.utils.reports import progress_bar
 
 _ERROR = re.compile(r"(Error|Exception|error)\b.*:")
 
@@ -28,43 +29,43 @@ def benchmark_scaling(
     timeout: float = 900.0,
     output: Path = Path("runs/benchmark_scaling"),
 ) -> None:
-    """Train a run on 1, 2, ... devices of this node, and tell how its speed grows.
+    """Measure how the speed of a run grows with the number of devices of this node.
 
-    Each turn is a fit in a process of its own, with the config's model, data, strategy and
-    precision, its batch size on each device, and neither its validation nor its callbacks. It
-    trains two times 'steps' steps, of which the first half warms up and the second counts. The
-    numbers of devices take turns, so that a change of the machine's speed meets all. A turn that
-    fails or hangs is ended, and its number of devices listed as failed.
+    Each repeat is a fit in a process of its own, with the config's model, data, strategy and
+    precision, its batch size on each device, and without its validation and callbacks. It trains
+    2 x steps steps, of which the first half warms up and the second counts. The numbers of devices
+    alternate, so that a change of the machine's speed affects all of them. A fit that fails or
+    hangs is killed, and its number of devices listed as failed.
 
-    Efficiency is the speed of a device beside that of a device in the smallest run of the same
-    round. Data wait is the share of the time in which the device that waits most had no batch. The
-    output folder gets scaling.csv, scaling.png and scaling.log, all that the turns print.
+    Efficiency is the images a second of a device, relative to the smallest run of the same round.
+    Data wait is the fraction of the time in which the device that waits most had no batch. The
+    output folder gets scaling.csv, scaling.png and scaling.log, the output of the fits.
 
     Args:
-        run: Config of a run, or a list of configs, of which later ones win: as --config of fit.
+        run: Config of a run, or a list of configs, of which later ones win, as --config of fit.
         devices: Numbers of devices to compare.
         options: Further options of fit, such as {data.root: /data, trainer.accelerator: cpu}.
-        steps: Optimizer steps of a turn that count.
-        repeats: Turns of each number of devices.
-        timeout: Seconds after which a turn is given up.
+        steps: Optimizer steps of a repeat that count.
+        repeats: Repeats of each number of devices.
+        timeout: Seconds after which a fit is killed.
         output: Folder for the results.
 
     Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If a number is out of range, or no turn succeeded.
+        FileNotFoundError: If a config does not exist.
+        ValueError: If a number is out of range, or every fit failed.
     """
     runs = [run] if isinstance(run, Path) else run
     for path in runs:
         if not path.is_file():
-            raise FileNotFoundError(f"run: there is no config {path}")
+            raise FileNotFoundError(f"run: config not found: {path}")
     if min((steps, repeats, *devices)) < 1 or timeout <= 0:
         raise ValueError("devices, steps, repeats and timeout must be positive")
     if not runs or not devices or len(set(devices)) < len(devices):
-        raise ValueError("run must name a config, and devices different numbers of devices")
+        raise ValueError("run must name a config, and devices distinct numbers of devices")
     output.mkdir(parents=True, exist_ok=True)
     log = output / "scaling.log"
     results = [Result(count) for count in sorted(devices)]
-    with turns_bar() as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("", total=len(results) * repeats)
         for number in range(repeats):
             first = number % len(results)
@@ -73,23 +74,22 @@ def benchmark_scaling(
                 if not result.failure:
                     arguments = _arguments(runs, result.devices, options or {}, steps)
                     try:
-                        result.turns.append(_turn(arguments, timeout, log))
+                        result.speeds.append(_fit(arguments, timeout, log))
                     except RuntimeError as error:
                         result.failure = str(error)
                 progress.advance(bar)
-    named = " ".join(map(str, runs))
-    report(results, f"{named}: {repeats} turns of {steps} steps", output)
+    report(results, f"{' '.join(map(str, runs))}: {repeats} repeats of {steps} steps", output)
     if all(result.failure for result in results):
-        raise ValueError(f"no turn succeeded, see {log}: {results[0].failure}")
+        raise ValueError(f"every fit failed, see {log}: {results[0].failure}")
 
 
 def _arguments(
     runs: Sequence[Path], devices: int, options: dict[str, Any], steps: int
 ) -> list[str]:
-    """The arguments of ``eca-lightning`` for a turn, but for its logger."""
+    """Return the arguments of ``eca-lightning`` for a fit, without its logger."""
     forced = {
         "trainer.devices": devices,
-        "trainer.max_epochs": 2 * steps,  # enough, were each of one step
+        "trainer.max_epochs": 2 * steps,  # enough, even with one step an epoch
         "trainer.max_steps": 2 * steps,
         "trainer.log_every_n_steps": steps,
         "trainer.limit_val_batches": 0,
@@ -102,11 +102,11 @@ def _arguments(
     return ["fit", *configs, *option_arguments({**options, **forced})]
 
 
-def _turn(arguments: Sequence[str], timeout: float, log: Path) -> Turn:
+def _fit(arguments: Sequence[str], timeout: float, log: Path) -> Speed:
     """Train in a process of its own.
 
     Raises:
-        RuntimeError: It failed, gave no figures or did not end in time.
+        RuntimeError: If it failed, logged no speed or did not end in time.
     """
     begin = log.stat().st_size if log.exists() else 0
     with tempfile.TemporaryDirectory(prefix="benchmark_scaling_") as folder:
@@ -116,21 +116,21 @@ def _turn(arguments: Sequence[str], timeout: float, log: Path) -> Turn:
         }
         command = [*arguments, *option_arguments({"trainer.logger": logger})]
         with log.open("a") as file:
-            ending = _run_session([sys.executable, "-m", "eca_lightning", *command], timeout, file)
-        if ending:
+            error = _run_session([sys.executable, "-m", "eca_lightning", *command], timeout, file)
+        if error:
             printed = log.read_bytes()[begin:].decode(errors="replace")
-            raise RuntimeError(f"{ending}: {_cause(printed)}")
+            raise RuntimeError(f"{error}: {_error_line(printed)}")
         metrics = Path(folder) / "metrics.csv"
         lines = metrics.read_text().splitlines() if metrics.exists() else []
     speeds = [line for line in csv.DictReader(lines) if line.get("train/images_per_s")]
     if len(speeds) != 2:
         raise RuntimeError("it trained, but logged no speed")
-    return Turn(float(speeds[1]["train/images_per_s"]), float(speeds[1]["train/data_wait"]))
+    return Speed(float(speeds[1]["train/images_per_s"]), float(speeds[1]["train/data_wait"]))
 
 
 def _run_session(command: Sequence[str], timeout: float, log: IO[str]) -> str:
-    """Run a command and end all processes that it started; say what went wrong, if anything."""
-    # Within a job of Slurm's, Lightning would take the job's tasks for the ranks of the turn.
+    """Run a command, kill all processes that it started, and return an error, if any."""
+    # Within a Slurm job, Lightning would take the tasks of the job for the ranks of the fit.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
     process = subprocess.Popen(
         command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -141,13 +141,13 @@ def _run_session(command: Sequence[str], timeout: float, log: IO[str]) -> str:
         return f"no end after {timeout:g} s"
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # ranks that outlive the first as well
+            os.killpg(process.pid, signal.SIGKILL)  # ranks may outlive the first
         process.wait()
-    return how_it_ended(status) if status else ""
+    return describe_exit(status) if status else ""
 
 
-def _cause(printed: str) -> str:
-    """The last line that tells of an error, or the last line there is."""
+def _error_line(printed: str) -> str:
+    """Return the last line that looks like an error, or else the last line."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.search(line)]
-    return (errors or lines or ["it printed nothing"])[-1]
+    return (errors or lines or ["no output"])[-1]

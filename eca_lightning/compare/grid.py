@@ -17,10 +17,10 @@ class Cell:
     """One run of a grid.
 
     Attributes:
-        variant: What is varied.
-        seed: The seed of all that is random.
+        variant: Name of the variant.
+        seed: The random seed.
         folder: The run's folder.
-        arguments: Of ``eca-lightning``, to run it from the start.
+        arguments: Arguments of ``eca-lightning`` that run it from the start.
     """
 
     variant: str
@@ -36,13 +36,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """What is compared. A file of it has these keys.
+    """Variants and seeds to compare. Its YAML file has these keys.
 
     Attributes:
         base: Config of a run of `ImageClassifier`, relative to the grid's file.
         variants: Name of each variant and the options in which it differs from the base run, such
             as ``{model.backbone.attention: se}``.
-        seeds: Each variant is trained once with each of them.
+        seeds: Random seeds; each variant is trained once with each.
         references: Variants with which all are compared, seed by seed.
         options: Options of all variants.
     """
@@ -54,7 +54,7 @@ class Grid:
     options: dict[str, Any] = field(default_factory=dict)
 
     def cells(self, output: Path) -> list[Cell]:
-        """All runs, seed after seed, so that a grid that is cut short has whole seeds.
+        """List all runs, seed by seed, so that an interrupted grid has complete seeds.
 
         Args:
             output: The folder of the comparison.
@@ -64,7 +64,7 @@ class Grid:
         ]
 
     def in_order(self, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-        """The lines of cells.csv that are of the grid, variant after variant as it has them."""
+        """Sort rows of cells.csv by the order of the variants; leave out those of others."""
         return [row for variant in self.variants for row in rows if row["variant"] == variant]
 
     def _cell(self, variant: str, seed: int, output: Path) -> Cell:
@@ -86,17 +86,17 @@ def read_grid(path: Path) -> Grid:
     """Read a grid from its YAML file.
 
     Raises:
-        FileNotFoundError: If there is no such file, or not the base run that it names.
-        ValueError: If a key is missing, unknown or of a wrong kind.
+        FileNotFoundError: If the file or its base run does not exist.
+        ValueError: If a key is missing, unknown or of the wrong type.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no grid {path}: give one such as those of configs/ablation"
+            f"grid not found: {path}: give one such as those of configs/ablation"
         )
     try:
         content = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML file: {error}") from error
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
     keys = content.keys() if isinstance(content, dict) else set()
     needed = {"base", "variants", "seeds", "references"}
     if not needed <= keys or not keys <= needed | {"options"}:
@@ -106,19 +106,19 @@ def read_grid(path: Path) -> Grid:
         )
     base = path.parent / str(content["base"])
     if not base.is_file():
-        raise FileNotFoundError(f"{path}: base: there is no config {base}")
+        raise FileNotFoundError(f"{path}: base: config not found: {base}")
     variants, seeds, references = (content[key] for key in ("variants", "seeds", "references"))
     options = content.get("options") or {}
     if not isinstance(variants, dict) or not variants or not isinstance(options, dict):
-        raise ValueError(f"{path}: variants must give each name its options, and options be a map")
+        raise ValueError(f"{path}: variants and options must be maps, and variants not empty")
     for name, own in variants.items():
         if not _NAME.fullmatch(str(name)) or not isinstance(own, dict):
             raise ValueError(
                 f"{path}: variants: {name!r} must be of letters, digits, '_', '-' and '.', and "
-                "have options: {} if it is the base run itself"
+                "have options ({} for the base run itself)"
             )
     if not _distinct(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise ValueError(f"{path}: seeds must be different numbers from 0 on, got {seeds!r}")
+        raise ValueError(f"{path}: seeds must be distinct integers from 0 on, got {seeds!r}")
     if not _distinct(references) or not set(references) <= variants.keys():
         raise ValueError(
             f"{path}: references must be among {', '.join(variants)}, got {references!r}"
@@ -127,7 +127,7 @@ def read_grid(path: Path) -> Grid:
 
 
 def option_arguments(options: dict[str, Any]) -> list[str]:
-    """Options as arguments of the program: those that are no texts as JSON."""
+    """Format options as arguments of the program, other values than strings as JSON."""
     return [
         f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in options.items()

@@ -1,4 +1,4 @@
-"""The cells of a grid as a Markdown table and charts."""
+"""The report of a grid: a Markdown table and charts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,12 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from eca_lightning.compare.statistics import Difference, Row, Variant, difference, variants_of
 from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.utils.reports import save_figure
+from eca_lightning.utils.tables import Table
 
 _EXPLANATION = (
-    "Top-1 in %, mean and standard deviation over the seeds; differences in points, of the last "
-    "epoch and seed by seed, with their 95% confidence interval (Student's t), in bold where it "
-    "leaves 0 out, which without any effect one in twenty does. Multiply-adds of one image; images "
-    "a second in training, the median."
+    "Top-1 in %, mean and standard deviation over the seeds; differences in percentage points, of "
+    "the last epoch and paired by seed, with the 95% confidence interval of the paired t-test, in "
+    "bold where it excludes 0, as it does without any effect in one case of twenty. Multiply-adds "
+    "of one image; images a second in training, the median."
 )
 
 
@@ -24,57 +26,52 @@ def report(rows: Sequence[Row], references: Sequence[str], title: str, output: P
     """Write report.md and the charts, and print the table.
 
     Args:
-        rows: Lines of cells.csv, the variants in the order in which they are to be listed.
+        rows: Rows of cells.csv, the variants in the order in which to list them.
         references: Names of variants with which all are compared.
-        title: What was compared.
+        title: Heading of the report.
         output: Folder for the files.
     """
     variants = variants_of(rows)
     compared = [variant for variant in variants if variant.name in references]
-    charts: dict[str, Figure] = {"accuracy.png": draw_accuracy(variants)}
+    charts: dict[str, Figure] = {"accuracy": draw_accuracy(variants)}
     if compared and len(variants) > 1:
-        charts["differences.png"] = draw_differences(variants, compared)
+        charts["differences"] = draw_differences(variants, compared)
     if len(sized := [v for v in variants if v.attention == "eca" and v.kernel.isdigit()]) > 1:
-        charts["kernels.png"] = draw_kernels(sized, variants)
+        charts["kernels"] = draw_kernels(sized, variants)
     text = table(rows, references)
-    images = "\n".join(f"![{name.removesuffix('.png')}]({name})" for name in charts)
+    images = "\n".join(f"![{name}]({name}.png)" for name in charts)
     for name, figure in charts.items():
-        with atomic_write(output / name) as part:
-            figure.savefig(part, dpi=150)
+        save_figure(figure, output / f"{name}.png")
     with atomic_write(output / "report.md") as part:
         part.write_text(f"# {title}\n\n{text}\n\n{images}\n")
     print(f"\n{text}\n\nWritten to {output}")
 
 
 def table(rows: Sequence[Row], references: Sequence[str]) -> str:
-    """The table of a report with what it rests on, in Markdown.
+    """Format the table of a report in Markdown, after what the runs have in common.
 
     Args:
-        rows: As for :func:`report`.
-        references: As for :func:`report`.
+        rows: See `report`.
+        references: See `report`.
     """
     variants = variants_of(rows)
     compared = [variant for variant in variants if variant.name in references]
     header = ["variant", "parameters", "multiply-adds", "images/s", "last epoch", "best", "seeds"]
     header += [f"against {reference.name}" for reference in compared]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for variant in variants:
-        best = list(variant.best.values())
-        speed = "" if variant.images_per_s is None else f"{variant.images_per_s:,.0f}"
-        lines.append(
-            [
-                variant.name,
-                f"{variant.parameters:,}",
-                f"{variant.multiply_adds:,}",
-                speed,
-                f"{variant.mean:.2f}" + (f" ± {variant.deviation:.2f}" if len(best) > 1 else ""),
-                f"{np.mean(best):.2f}",
-                str(len(best)),
-                *(_against(variant, reference) for reference in compared),
-            ]
-        )
-    grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{_basis(rows)} {_EXPLANATION}\n\n{grid}"
+    lines = [
+        [
+            variant.name,
+            f"{variant.parameters:,}",
+            f"{variant.multiply_adds:,}",
+            "" if variant.images_per_s is None else f"{variant.images_per_s:,.0f}",
+            f"{variant.mean:.2f}" + f" ± {variant.deviation:.2f}" * (len(variant.last) > 1),
+            f"{np.mean(list(variant.best.values())):.2f}",
+            str(len(variant.last)),
+            *(_against(variant, reference) for reference in compared),
+        ]
+        for variant in variants
+    ]
+    return f"{_setup(rows)} {_EXPLANATION}\n\n{Table(header, {'': lines}).markdown()}"
 
 
 def _against(variant: Variant, reference: Variant) -> str:
@@ -83,44 +80,32 @@ def _against(variant: Variant, reference: Variant) -> str:
         return ""
     if found.seeds == 1:
         return f"{found.mean:+.2f}"
-    low, high = found.mean - found.half, found.mean + found.half
-    text = f"{found.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-    return f"**{text}**" if found.is_clear else text
+    text = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"**{text}**" if found.is_significant else text
 
 
-def _basis(rows: Sequence[Row]) -> str:
-    """What the runs have in common, and all values of what they have not."""
-
-    def values(column: str) -> str:
-        return ", ".join(dict.fromkeys(row[column] for row in rows))
-
+def _setup(rows: Sequence[Row]) -> str:
+    """Describe the setup of the runs, with all values where they differ."""
+    values = {column: ", ".join(dict.fromkeys(row[column] for row in rows)) for column in rows[0]}
     minutes = sum(float(row["seconds"]) for row in rows) / 60
     return (
-        f"{len(rows)} runs of {values('backbone')} (epochs: {values('epochs')}; pixels: "
-        f"{values('image_size')}), {minutes:,.0f} minutes in all on {values('device')}; "
-        f"eca-lightning {values('eca_lightning')}, lightning {values('lightning')}, "
-        f"torch {values('torch')}."
-    )
+        "{count} runs of {backbone} (epochs: {epochs}; pixels: {image_size}), {minutes:,.0f} "
+        "minutes in all on {device}; eca-lightning {eca_lightning}, lightning {lightning}, torch "
+        "{torch}."
+    ).format(count=len(rows), minutes=minutes, **values)
 
 
 def draw_accuracy(variants: Sequence[Variant]) -> Figure:
-    """Accuracy against parameters, the area of a circle being its multiply-adds (figure 1)."""
+    """Draw accuracy against parameters; the area of a circle is its multiply-adds (figure 1)."""
     figure = Figure((8.5, 5.2), layout="constrained")
     axes = figure.add_subplot()
     largest = max(variant.multiply_adds for variant in variants)
     ranked = sorted(variants, key=lambda variant: -variant.mean)
     for variant, color in zip(ranked, _colors(len(ranked)), strict=True):
-        axes.errorbar(
-            variant.parameters,
-            variant.mean,
-            variant.deviation,
-            color=color,
-            linewidth=1,
-            capsize=3,
-        )
+        point = (variant.parameters, variant.mean)
+        axes.errorbar(*point, variant.deviation, color=color, linewidth=1, capsize=3)
         axes.scatter(
-            variant.parameters,
-            variant.mean,
+            *point,
             420 * variant.multiply_adds / largest,
             color=color,
             alpha=0.75,
@@ -141,38 +126,37 @@ def draw_accuracy(variants: Sequence[Variant]) -> Figure:
 
 
 def draw_differences(variants: Sequence[Variant], references: Sequence[Variant]) -> Figure:
-    """A panel for each reference: by how much each variant is better, with its interval."""
+    """Draw the difference of each variant from each reference with its interval."""
     width = 2.2 + 3.4 * len(references)
     figure = Figure((width, 1.2 + 0.3 * len(variants)), layout="constrained")
     panels = figure.subplots(1, len(references), sharey=True, squeeze=False)[0]
-    places = {variant.name: place for place, variant in enumerate(variants)}
     for axes, reference in zip(panels, references, strict=True):
         axes.axvline(0, color="0.4", linewidth=0.8)
-        for variant in variants:
+        for place, variant in enumerate(variants):
             found = difference(variant, reference)
             if found is not None and variant.name != reference.name:
-                _draw_interval(axes, found, places[variant.name])
+                _draw_interval(axes, found, place)
         axes.set_title(f"against {reference.name}", fontsize=10)
-        axes.set_xlabel("points of top-1, 95% interval")
+        axes.set_xlabel("percentage points of top-1, 95% interval")
         axes.grid(axis="x", alpha=0.25)
         axes.margins(y=0.06)
-    panels[0].set_yticks(list(places.values()), list(places))
+    panels[0].set_yticks(range(len(variants)), [variant.name for variant in variants])
     panels[0].invert_yaxis()
     return figure
 
 
 def _draw_interval(axes: Axes, found: Difference, place: int) -> None:
-    color = ("tab:green" if found.mean > 0 else "tab:red") if found.is_clear else "0.55"
-    half = found.half if found.seeds > 1 else 0
+    color = ("tab:green" if found.mean > 0 else "tab:red") if found.is_significant else "0.55"
+    half = found.high - found.mean if found.seeds > 1 else 0
     axes.errorbar(found.mean, place, xerr=half, fmt="o", color=color, capsize=3)
 
 
 def draw_kernels(sized: Sequence[Variant], variants: Sequence[Variant]) -> Figure:
-    """Accuracy against the size of ECA's kernel, beside the adaptive sizes (figure 4).
+    """Draw accuracy against the size of ECA's kernel, beside the adaptive sizes (figure 4).
 
     Args:
-        sized: Variants with one size of kernel for all layers.
-        variants: All of them: ECA with the rule of Eq. 12 and the plain network are drawn as lines.
+        sized: Variants with one kernel size for all layers.
+        variants: All variants: ECA with the rule of Eq. 12 and no attention are drawn as lines.
     """
     sized = sorted(sized, key=lambda variant: int(variant.kernel))
     figure = Figure((6.8, 4.4), layout="constrained")
@@ -186,13 +170,13 @@ def draw_kernels(sized: Sequence[Variant], variants: Sequence[Variant]) -> Figur
         "adaptive, Eq. 12": ("tab:red", lambda v: (v.attention, v.kernel) == ("eca", "equation")),
         "without attention": ("0.35", lambda v: v.attention == "none"),
     }
-    for label, (color, is_it) in lines.items():
-        for variant in filter(is_it, variants):
-            low, high = variant.mean - variant.deviation, variant.mean + variant.deviation
-            axes.axhspan(low, high, color=color, alpha=0.08, linewidth=0)
-            axes.axhline(
-                variant.mean, color=color, linestyle="--", label=f"{label}: {variant.mean:.2f}"
+    for label, (color, matches) in lines.items():
+        for variant in filter(matches, variants):
+            center, deviation = variant.mean, variant.deviation
+            axes.axhspan(
+                center - deviation, center + deviation, color=color, alpha=0.08, linewidth=0
             )
+            axes.axhline(center, color=color, linestyle="--", label=f"{label}: {center:.2f}")
     axes.errorbar(
         sizes,
         [variant.mean for variant in sized],
@@ -213,5 +197,5 @@ def draw_kernels(sized: Sequence[Variant], variants: Sequence[Variant]) -> Figur
 
 
 def _colors(count: int) -> np.ndarray:
-    """As many colors that can be told apart, from good to bad."""
+    """Return distinct colors, from good to bad."""
     return matplotlib.colormaps["turbo"](np.linspace(0.06, 0.94, count))[::-1]

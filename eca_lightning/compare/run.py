@@ -1,4 +1,4 @@
-"""The command ``compare``: the cells of a grid are trained, and their figures collected."""
+"""The command ``compare``: train the cells of a grid and collect their results."""
 
 import csv
 import fcntl
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import yaml
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from eca_lightning.backbones import BackboneConfig
@@ -23,6 +22,8 @@ from eca_lightning.compare.grid import Cell, read_grid
 from eca_lightning.compare.report import report
 from eca_lightning.compare.statistics import Row
 from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.utils.reports import progress_bar
+from eca_lightning.utils.tables import write_table
 
 COLUMNS = (
     "variant",
@@ -43,8 +44,8 @@ COLUMNS = (
     "lightning",
     "torch",
 )
-"""Of cells.csv. Accuracies are shares, of the last validation and of the best one; seconds are of
-all attempts, each from its first to its last entry on TensorBoard."""
+"""Columns of cells.csv. Accuracies are fractions, of the last and of the best validation; seconds
+are the sum over all attempts, each from its first to its last entry on TensorBoard."""
 
 
 def compare(
@@ -53,26 +54,27 @@ def compare(
     cell: int | None = None,
     report_only: bool = False,
 ) -> None:
-    """Train a grid of variants and seeds, and tell the differences between the variants.
+    """Train a grid of variants and seeds, and compare the variants.
 
-    Each cell is a run of fit in a process of its own. Finished cells are skipped, and one that was
-    interrupted goes on from its last checkpoint: after a break, give the same command again.
-    Several of these commands may work on one grid at a time. After a change of the grid's options,
-    give another output.
+    Each cell is a run of fit in a process of its own. Finished cells are skipped, and an
+    interrupted one resumes from its last checkpoint: run the same command again. Several of these
+    commands may work on one grid at a time. After a change of the grid's options, give another
+    output.
 
-    The output folder gets cells.csv with a line for each cell, report.md with means, deviations and
-    paired differences, and charts as .png; runs/ has the runs with their logs, for TensorBoard too.
+    The output folder gets cells.csv with a row for each cell, report.md with means, standard
+    deviations and paired differences, and charts as .png; runs/ has the runs with their logs, for
+    TensorBoard too.
 
     Args:
         grid: YAML file with the base run, its variants and the seeds, see configs/ablation.
-        output: Folder for the results. Default: runs/compare, and in it the name of the grid.
-        cell: Run this cell alone, counted from 0, and write no report: for an array of jobs,
+        output: Folder for the results. Default: runs/compare/ and the name of the grid.
+        cell: Run only this cell, counted from 0, and write no report: for an array of jobs,
             --cell $SLURM_ARRAY_TASK_ID.
-        report_only: Train nothing; write the report from cells.csv and the runs that are finished.
+        report_only: Do not train; write the report from cells.csv and the finished runs.
 
     Raises:
-        FileNotFoundError: If there is no such grid.
-        ValueError: If the grid is none, or a cell failed.
+        FileNotFoundError: If the grid does not exist.
+        ValueError: If the grid is invalid, or a cell failed.
     """
     plan = read_grid(grid)
     output = output or Path("runs/compare") / grid.stem
@@ -88,22 +90,22 @@ def compare(
         if rows:
             report(plan.in_order(rows), plan.references, grid.stem, output)
         elif report_only:
-            raise ValueError(f"{output} has no finished cell: leave report_only out, to train them")
+            raise ValueError(f"{output} has no finished cell: leave out report_only to train them")
     if failures:
         raise ValueError(
-            f"{len(failures)} cells failed, and are tried again by the same command. {failures[0]}"
+            f"{len(failures)} cells failed; the same command tries them again. {failures[0]}"
         )
 
 
 def collect(cells: Sequence[Cell], output: Path) -> list[Row]:
-    """Bring cells.csv up to date with the runs that are finished.
+    """Update cells.csv with the finished runs.
 
     Args:
         cells: All cells of the grid.
         output: The folder of the comparison.
 
     Returns:
-        The lines of cells.csv: those that it had, and those of cells that are finished.
+        The rows of cells.csv: those that it had, and those of finished cells.
     """
     rows = _read(output / "cells.csv")
     for cell in cells:
@@ -111,10 +113,7 @@ def collect(cells: Sequence[Cell], output: Path) -> list[Row]:
         if result.exists():
             rows[cell.variant, str(cell.seed)] = json.loads(result.read_text())
     if rows:
-        with atomic_write(output / "cells.csv") as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows.values())
+        write_table(output / "cells.csv", dict.fromkeys(COLUMNS, str), rows.values())
     return list(rows.values())
 
 
@@ -124,16 +123,15 @@ def _read(path: Path) -> dict[tuple[str, str], Row]:
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path} has other columns than {', '.join(COLUMNS)}: move it away")
+            raise ValueError(f"{path}: columns must be {', '.join(COLUMNS)}: move the file away")
         return {(row["variant"], row["seed"]): row for row in reader}
 
 
 def _run_all(cells: Sequence[Cell], output: Path) -> list[str]:
-    """Run what is not finished; return what to say of the cells that failed."""
+    """Run the cells that are not finished; return the errors of those that failed."""
     known = _read(output / "cells.csv")
     failures = []
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), transient=True) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("", total=len(cells))
         for cell in cells:
             progress.update(bar, description=cell.name)
@@ -148,18 +146,18 @@ def _run_all(cells: Sequence[Cell], output: Path) -> list[str]:
 
 
 def _run(cell: Cell) -> str:
-    """Train a cell to its end, unless it is finished or another process is at it; say which."""
+    """Train a cell, unless it is finished or another process trains it; return what was done."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     result, log = cell.folder / "result.json", cell.folder / "log.txt"
     with (cell.folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return f"{cell.name}: another process is at it"
+            return f"{cell.name}: another process is training it"
         if result.exists():
-            return f"{cell.name}: finished before"
+            return f"{cell.name}: already finished"
         with log.open("a") as file:
-            # The run holds the lock as well: should it outlive this process, none runs beside it.
+            # The run holds the lock as well, in case that it outlives this process.
             status = subprocess.run(
                 [sys.executable, "-m", "eca_lightning", *cell.arguments, "--ckpt_path=auto"],
                 stdout=file,
@@ -178,7 +176,7 @@ def _run(cell: Cell) -> str:
 
 
 def _row(cell: Cell) -> Row:
-    """What a finished run has left, as a line of cells.csv."""
+    """Make the row of cells.csv from the files of a finished run."""
     scalars, seconds = _logged(cell.folder)
     if "val/top1" not in scalars:
         raise ValueError(f"{cell.folder} has no val/top1: the base run must validate a classifier")
@@ -208,17 +206,17 @@ def _row(cell: Cell) -> Row:
 
 
 def _kernel(backbone: BackboneConfig) -> str:
-    """The size or the rule of ECA's kernels; empty for other attention."""
+    """Return size or rule of ECA's kernels; empty for other attention."""
     if backbone.attention not in ("eca", "eca_ns"):
         return ""
     return str(backbone.attention_options.get("kernel", "equation"))
 
 
 def _logged(folder: Path) -> tuple[dict[str, dict[int, float]], float]:
-    """Each scalar by its step, from the last attempt that came there, and the seconds of all."""
+    """Read each scalar by its step, from the last attempt, and the seconds of all attempts."""
     scalars: dict[str, dict[int, float]] = {}
     seconds = 0.0
-    for path in sorted(folder.glob("events.out.tfevents.*")):  # in the order of their time
+    for path in sorted(folder.glob("events.out.tfevents.*")):  # in order of time
         events: Any = EventAccumulator(str(path), size_guidance={"scalars": 0})
         events.Reload()
         times = []

@@ -1,13 +1,13 @@
-"""What the cells of a grid say about its variants."""
+"""Statistics of the variants of a grid over their seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median, stdev
 
-from scipy.stats import t as student_t  # type: ignore[import-untyped]
+from scipy.stats import ttest_rel  # type: ignore[import-untyped]
 
 Row = dict[str, str]
-"""A line of cells.csv."""
+"""A row of cells.csv."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Variant:
         kernel: Size or rule of ECA's kernels; empty for other attention.
         attention: Name of its attention.
         parameters: Number of its parameters.
-        multiply_adds: Of one image.
-        images_per_s: In training, median over the seeds; None where it was not measured.
-        last: Top-1 of the last validation by seed, in percent.
-        best: Top-1 of the best validation by seed, in percent.
+        multiply_adds: Multiply-adds of one image.
+        images_per_s: Images a second in training, median over the seeds; None if not measured.
+        last: Top-1 accuracy of the last validation by seed, in percent.
+        best: Top-1 accuracy of the best validation by seed, in percent.
     """
 
     name: str
@@ -47,26 +47,28 @@ class Variant:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much a variant is better than a reference, in points of percent.
+    """Difference between the accuracies of two variants, in percentage points.
 
     Attributes:
         mean: Mean over the seeds that both have.
-        half: Half the width of its 95 % confidence interval; infinite for a single seed.
+        low: Lower end of its 95% confidence interval; minus infinity for a single seed.
+        high: Upper end of the interval; infinity for a single seed.
         seeds: Number of seeds.
     """
 
     mean: float
-    half: float
+    low: float
+    high: float
     seeds: int
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return abs(self.mean) > self.half
+    def is_significant(self) -> bool:
+        """Whether the interval excludes 0."""
+        return not self.low <= 0 <= self.high
 
 
 def variants_of(rows: Sequence[Row]) -> list[Variant]:
-    """Put the cells of each variant together, in the order in which variants appear."""
+    """Group the cells by variant, in the order in which the variants appear."""
     names = dict.fromkeys(row["variant"] for row in rows)
     return [_variant(name, [row for row in rows if row["variant"] == name]) for name in names]
 
@@ -86,10 +88,10 @@ def _variant(name: str, rows: Sequence[Row]) -> Variant:
 
 
 def difference(variant: Variant, reference: Variant) -> Difference | None:
-    """Compare the last validations of two variants, seed by seed.
+    """Compare the last validations of two variants by a paired t-test over the seeds.
 
-    A seed gives both the same images in the same order and the same first weights outside
-    attention, so that its own luck drops out of the difference. The interval is Student's.
+    A seed gives both variants the same images in the same order and the same initial weights
+    outside attention, so that its effect cancels in the difference.
 
     Returns:
         None if they have no seed in common.
@@ -97,12 +99,9 @@ def difference(variant: Variant, reference: Variant) -> Difference | None:
     shared = sorted(variant.last.keys() & reference.last.keys())
     if not shared:
         return None
-    differences = [variant.last[seed] - reference.last[seed] for seed in shared]
-    return Difference(mean(differences), _half_interval(differences), len(shared))
-
-
-def _half_interval(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return float("inf")
-    error = stdev(values) / len(values) ** 0.5
-    return float(student_t.ppf(0.975, len(values) - 1)) * error
+    ours, theirs = ([v.last[seed] for seed in shared] for v in (variant, reference))
+    center = mean(a - b for a, b in zip(ours, theirs, strict=True))
+    if len(shared) == 1:
+        return Difference(center, float("-inf"), float("inf"), 1)
+    interval = ttest_rel(ours, theirs).confidence_interval(0.95)
+    return Difference(center, float(interval.low), float(interval.high), len(shared))

@@ -21,7 +21,7 @@ from eca_lightning.classification.import_command import load_classifier
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.data.folder.datamodule import ImageFolderDataModule
 from eca_lightning.explain import grad_cam
-from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.utils.reports import save_figure
 
 _BATCH = 32
 _OVERLAYS_PER_CLASS = 2
@@ -88,8 +88,7 @@ def attention(
         drawn += figures(models[0].backbone, gates, labels, names)
     drawn.append(("grad_cam", _overlays(models, images, labels, names)))
     for name, figure in drawn:
-        with atomic_write(output / f"{name}.png") as part:
-            figure.savefig(part, dpi=150)
+        save_figure(figure, output / f"{name}.png")
         print(output / f"{name}.png")
 
 

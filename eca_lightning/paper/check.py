@@ -1,4 +1,4 @@
-"""What the paper's networks cost: our counts beside its figures."""
+"""Parameters and operations of the paper's networks, compared with its printed figures."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from eca_lightning.paper.tables import PaperModel, Printed
 
 @dataclass(frozen=True)
 class AuditRow:
-    """What a network costs, beside the paper's figures.
+    """Counts of a network, and the paper's figures for it.
 
     Attributes:
         paper: The network and its printed figures.
@@ -31,15 +31,15 @@ class AuditRow:
 
     @property
     def operations(self) -> int:
-        """That of our counts which the printed operations are compared with."""
+        """The count to compare with the printed operations."""
         return self.cost.macs if self.paper.counts_macs else self.cost.paper_flops
 
     def record(self) -> dict[str, Any]:
-        """The row as a line of a CSV file.
+        """Return the row of a CSV file.
 
         M is 10^6 and G 10^9, Mi is 2^20 and Gi 2^30; differences are in percent of the printed
-        figure. ``operations`` are those of the counter behind the paper's table; ``paper_counts``
-        says what the printed operations are compared with.
+        figure. ``operations`` follow the counter of the paper's table; ``paper_counts`` names the
+        count that the printed operations are compared with.
         """
         printed = self.paper
         return {
@@ -72,10 +72,10 @@ def _compared(name: str, printed: Printed | None, count: int) -> dict[str, Any]:
 
 
 def audit(models: Iterable[PaperModel]) -> Iterator[AuditRow]:
-    """Count networks without computing or allocating anything.
+    """Count parameters and operations of networks on the meta device.
 
     Args:
-        models: The networks, as of `eca_lightning.paper.tables`.
+        models: The networks, from `eca_lightning.paper.tables`.
     """
     counted: dict[str, Complexity] = {}  # many networks are in several tables
 

@@ -1,4 +1,4 @@
-"""The networks of the paper, with the figures that it prints for them."""
+"""The networks of the paper and the figures that it prints for them."""
 
 import csv
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from eca_lightning.backbones import BackboneConfig
 from eca_lightning.detection.networks import DetectorConfig
 
 Table = Literal["table 2", "table 3", "table 5", "released", "Eq. 12", "Fig. 3", "released sizes"]
-"""Where a row is from. ``released`` are the authors' checkpoints, whose table is in their
-repository. The last three are ways to choose ECA's kernel sizes: see `kernel_choices`."""
+"""The source of a row. ``released`` are the authors' checkpoints, whose table is in their
+repository. The last three are choices of ECA's kernel sizes: see `kernel_choices`."""
 
 _UNITS = {"G": 2**30, "M": 2**20}
 _OPTIONS: dict[str, dict[str, Any]] = {
-    # Table 2 fixes k = 3 for ECA and ECA-NS, so that sharing the weights is the only difference.
+    # Table 2 fixes k = 3 for ECA and ECA-NS, which then differ only in the sharing of weights.
     "eca_k3_resnet50": {"kernel": 3},
     "eca_ns_resnet50": {"kernel": 3},
     # Table 3's 3.40 M need reduction 8; 16, as in the ResNets, gives 3.37 M.
@@ -26,8 +26,8 @@ _FROM_AA = (
     "attention, multiply-adds agree within 2%."
 )
 _FROM_GCNET = (
-    "Quoted from GCNet's paper: all parameters, not only those that learn, and another counter's "
-    "operations, 279.4 for the plain network, where table 5 has 275.58."
+    "Quoted from GCNet's paper: all parameters, not only the trainable ones, and operations of "
+    "another counter, 279.4 for the plain network, where table 5 has 275.58."
 )
 _NO_RULE = (
     "No rule that we tried gives 4.7e-4 GFLOPs: multiply-adds are those of the one-dimensional "
@@ -60,20 +60,20 @@ class Printed:
     """A figure of the paper.
 
     Attributes:
-        text: As it stands there: ``24.37``, ``3.86G``.
-        unit: What it counts in, such as 2^20.
+        text: The figure as printed: ``24.37``, ``3.86G``.
+        unit: Its unit, such as 2^20.
     """
 
     text: str
     unit: int
 
     def agrees(self, count: int) -> bool:
-        """Whether a count of ours, rounded, has the same digits."""
+        """Whether a count, rounded, has the same digits."""
         digits = len(self._number.partition(".")[2])
         return f"{count / self.unit:.{digits}f}" == self._number
 
     def difference(self, count: int) -> float:
-        """By how much a count of ours is higher, in percent."""
+        """Return by how much a count is higher, in percent."""
         return 100 * (count / self.unit / float(self._number) - 1)
 
     @property
@@ -83,16 +83,16 @@ class Printed:
 
 @dataclass(frozen=True)
 class PaperModel:
-    """A network and what the paper prints for it.
+    """A network and its printed figures.
 
     Attributes:
-        table: Where the row is from.
+        table: The source of the row.
         name: Method and backbone, such as eca_resnet50, after the name of a detector.
         config: The network.
-        parameters: The printed parameters; None where there are none.
-        operations: The printed operations.
-        counts_macs: Whether these are multiply-adds, and not of the counter behind the table.
-        only_attention: Whether the figures are those of attention alone, without the network.
+        parameters: The printed parameters, if any.
+        operations: The printed operations, if any.
+        counts_macs: Whether these are multiply-adds, not operations of the table's counter.
+        only_attention: Whether the figures are those of attention without the network.
         top1: The printed ImageNet top-1 accuracy, in percent; empty for detectors.
     """
 
@@ -107,12 +107,12 @@ class PaperModel:
 
     @property
     def note(self) -> str:
-        """Why a figure is another one than ours; empty where all agree."""
+        """Why a figure differs from ours; empty where all agree."""
         return _NOTES.get((self.table, self.name), "")
 
 
 def imagenet_models() -> Iterator[PaperModel]:
-    """The rows of table 3."""
+    """Yield the rows of table 3."""
     for row in paper_rows("table3_imagenet.csv"):
         plain = row["method"] == "resnet" or row["method"] == row["backbone"]
         name = row["backbone"] if plain else f"{row['method']}_{row['backbone']}"
@@ -125,7 +125,7 @@ def imagenet_models() -> Iterator[PaperModel]:
 
 
 def ablation_models() -> Iterator[PaperModel]:
-    """The variants on ResNet-50 of table 2 that are not in table 3 as well."""
+    """Yield the ResNet-50 variants of table 2 that are not in table 3."""
     for row in paper_rows("table2_attention_variants.csv"):
         if row["method"] not in ("vanilla", "se"):
             name = f"{row['method']}_resnet50"
@@ -135,7 +135,7 @@ def ablation_models() -> Iterator[PaperModel]:
 
 
 def released_models() -> Iterator[PaperModel]:
-    """The checkpoints that the authors have published, with a kernel size for each stage."""
+    """Yield the checkpoints that the authors have published, with a kernel size for each stage."""
     for row, backbone in _released():
         parameters = Printed(row["params_M"], 2**20)
         operations = Printed(row["flops"], _UNITS[row["flops"][-1]])
@@ -144,9 +144,9 @@ def released_models() -> Iterator[PaperModel]:
 
 
 def kernel_choices() -> Iterator[PaperModel]:
-    """What ECA adds to a network, by each way to choose its kernel sizes.
+    """Yield what ECA adds to a network, for each choice of its kernel sizes.
 
-    The ways are the paper's rule (Eq. 12), the code that it prints (Fig. 3) and the sizes of the
+    The choices are the paper's rule (Eq. 12), the code that it prints (Fig. 3) and the sizes of the
     released checkpoints. The abstract has the figures for ResNet-50, but not the sizes.
     """
     abstract = {row["model"]: row for row in paper_rows("abstract.csv")}
@@ -155,13 +155,14 @@ def kernel_choices() -> Iterator[PaperModel]:
         if printed := abstract.get(row["model"]):
             parameters = Printed(printed["added_parameters"], 1)
             operations = Printed(printed["added_gflops"], 10**9)
-        rules: dict[Table, Any] = {"Eq. 12": "equation", "Fig. 3": "figure"}
-        for table, kernel in rules.items():
-            ruled = replace(backbone, attention_options={"kernel": kernel})
-            yield PaperModel(table, row["model"], ruled, parameters, operations, True, True)
-        yield PaperModel(
-            "released sizes", row["model"], backbone, parameters, operations, True, True
-        )
+        choices: dict[Table, dict[str, Any]] = {
+            "Eq. 12": {},  # the default
+            "Fig. 3": {"kernel": "figure"},
+            "released sizes": backbone.attention_options,
+        }
+        for table, options in choices.items():
+            config = replace(backbone, attention_options=options)
+            yield PaperModel(table, row["model"], config, parameters, operations, True, True)
 
 
 def _released() -> Iterator[tuple[dict[str, str], BackboneConfig]]:
@@ -173,10 +174,10 @@ def _released() -> Iterator[tuple[dict[str, str], BackboneConfig]]:
 
 
 def detectors() -> Iterator[PaperModel]:
-    """The rows of table 5, whose units are decimal, and whose parameters are those that learn.
+    """Yield the rows of table 5, whose units are decimal and whose parameters the trainable ones.
 
-    A backbone's batch norms learn there, though their statistics are fixed: so ``norm`` is
-    ``batch`` here.
+    They include those of the backbone's batch norms, though their statistics are fixed: therefore
+    ``norm`` is ``batch`` here.
     """
     for row in paper_rows("table5_detection.csv"):
         attention = row["attention"].replace("nl1", "nl")
@@ -192,6 +193,6 @@ def detectors() -> Iterator[PaperModel]:
 
 
 def paper_rows(name: str) -> Iterator[dict[str, str]]:
-    """Read the rows of one of the CSV files beside this one."""
+    """Read the rows of one of the CSV files in this folder."""
     with (files("eca_lightning.paper") / name).open() as file:
         yield from csv.DictReader(file)

@@ -1,12 +1,18 @@
-"""Tables as files, in the format that the name of the file tells."""
+"""Tables: printed in the console, formatted as Markdown, or written to files."""
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from string import Formatter
 from typing import Any
+
+import rich.table
+from rich.box import SIMPLE
+from rich.markup import escape
 
 from eca_lightning.utils.atomic import atomic_write
 
@@ -19,22 +25,96 @@ Row = dict[str, Any]
 _ROWS_AT_A_TIME = 10_000
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table of text, to print with rich or to format as Markdown.
+
+    Attributes:
+        header: Titles of the columns. The first column is aligned left, the others right.
+        sections: Rows by the heading above them; an empty heading is not shown.
+        title: Printed above the table.
+        caption: Printed below it.
+    """
+
+    header: Sequence[str]
+    sections: Mapping[str, Sequence[Sequence[str]]]
+    title: str = ""
+    caption: str = ""
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[Row],
+        columns: Mapping[str, str],
+        section: str = "",
+        title: str = "",
+        caption: str = "",
+    ) -> "Table":
+        """Format rows of values.
+
+        Args:
+            rows: The rows.
+            columns: Title and format of each column, such as ``{"images/s": "{rate:,.0f}"}``. A
+                cell is empty where one of its values is None, and an empty column is left out.
+            section: Format of the heading under which a row is listed.
+            title: See the class.
+            caption: See the class.
+        """
+        cells = {name: [_format_cell(text, row) for row in rows] for name, text in columns.items()}
+        cells = {name: column for name, column in cells.items() if any(column)}
+        sections: dict[str, list[list[str]]] = {}
+        for row, *line in zip(rows, *cells.values(), strict=True):
+            sections.setdefault(section.format_map(row), []).append(line)
+        return cls(list(cells), sections, title, caption)
+
+    def markdown(self) -> str:
+        """Format the header and the rows as a Markdown table."""
+        empty = [""] * (len(self.header) - 1)
+        lines = [self.header, ["---", *["---:"] * len(empty)]]
+        for heading, rows in self.sections.items():
+            lines += [[f"**{heading}**", *empty], *rows] if heading else rows
+        return "\n".join(
+            "| " + " | ".join(cell.replace("|", "&#124;") for cell in line) + " |" for line in lines
+        )
+
+    def __rich__(self) -> rich.table.Table:
+        table = rich.table.Table(
+            title=escape(self.title),
+            caption=escape(self.caption),
+            caption_justify="left",
+            box=SIMPLE,
+            show_edge=False,
+            padding=0,
+        )
+        for number, column in enumerate(self.header):
+            table.add_column(escape(column), justify="right" if number else "left", no_wrap=True)
+        for heading, rows in self.sections.items():
+            table.add_section()
+            if heading:
+                table.add_row(f"[bold]{escape(heading)}")
+            for row in rows:
+                table.add_row(*map(escape, row))
+        return table
+
+
+def _format_cell(template: str, row: Row) -> str:
+    names = [name for _, name, _, _ in Formatter().parse(template) if name]
+    return "" if any(row[name] is None for name in names) else template.format_map(row)
+
+
 def check_table(path: Path, option: str) -> None:
-    """Refuse the name of a table that could not be written.
+    """Check that a table could be written to a file.
 
     Args:
         path: The file.
-        option: What gave the name, as the user calls it.
+        option: The option that gave its name, for the error message.
 
     Raises:
-        ValueError: If the name ends neither in .csv, nor in .jsonl, nor in .parquet.
-        ImportError: If it ends in .parquet, and pyarrow is not installed.
+        ValueError: If the suffix is none of .csv, .jsonl and .parquet.
+        ImportError: If it is .parquet, and pyarrow is not installed.
     """
     if path.suffix not in _WRITERS:
-        raise ValueError(
-            f"{option}: the name of the file tells its format: "
-            f"let {path} end in {', '.join(_WRITERS)}"
-        )
+        raise ValueError(f"{option}: unknown table format: let {path} end in {', '.join(_WRITERS)}")
     if path.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise ImportError(
             f"{option}: {path} needs pyarrow, which is missing: "
@@ -43,13 +123,13 @@ def check_table(path: Path, option: str) -> None:
 
 
 def write_table(path: Path, columns: Columns, rows: Iterable[Row]) -> None:
-    """Write a table, whole or not at all.
+    """Write a table to a file atomically.
 
     Args:
         path: The file, .csv, .jsonl (one JSON object a line) or .parquet. None is an empty field in
             CSV, and null in the others.
-        columns: Names and types of the columns, in their order.
-        rows: The rows; not all of them are held in memory.
+        columns: Names and types of the columns, in order.
+        rows: The rows, written in chunks.
     """
     with atomic_write(path) as part:
         _WRITERS[path.suffix](part, columns, rows)
@@ -72,12 +152,12 @@ def _write_parquet(path: Path, columns: Columns, rows: Iterable[Row]) -> None:
     from pyarrow.parquet import ParquetWriter
 
     types = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
-    # A column of nothing but None would have a type of its own without it.
+    # Without a schema, a column that is all None would get the type null.
     schema = pyarrow.schema([(name, types[type_]) for name, type_ in columns.items()])
     rows = iter(rows)
     with ParquetWriter(path, schema) as writer:
-        while some := list(islice(rows, _ROWS_AT_A_TIME)):
-            writer.write_table(pyarrow.Table.from_pylist(some, schema))
+        while chunk := list(islice(rows, _ROWS_AT_A_TIME)):
+            writer.write_table(pyarrow.Table.from_pylist(chunk, schema))
 
 
 _WRITERS: dict[str, Callable[[Path, Columns, Iterable[Row]], None]] = {

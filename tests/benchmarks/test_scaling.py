@@ -1,4 +1,4 @@
-"""The speed of runs on more devices, too small to say anything about speed."""
+"""The speed of runs on more devices, with a program in place of the fits and with small fits."""
 
 import csv
 import os
@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 
 from eca_lightning.benchmarks.scaling import benchmark_scaling
-from eca_lightning.benchmarks.scaling_report import Result, Turn, efficiency
+from eca_lightning.benchmarks.scaling_report import Result, Speed, efficiency
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PROGRAM = r"""#!/bin/sh
-# In place of a training run: fails, hangs or leaves figures, as its number of devices tells it.
+# In place of a fit: fails, hangs or writes metrics, depending on its number of devices.
 for argument in "$@"; do
   case $argument in
     --trainer.devices=*) devices=${argument#*=} ;;
@@ -49,7 +49,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def stub(tmp_path, monkeypatch):
-    """Let a small program stand in for the training runs; return where it notes its child."""
+    """Replace the fits by a small program; return the file to which it writes its child's id."""
     program, pids = tmp_path / "program", tmp_path / "pids"
     program.write_text(PROGRAM.replace("PIDS", str(pids)))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -57,11 +57,11 @@ def stub(tmp_path, monkeypatch):
     return pids
 
 
-def test_turns_are_compared_with_the_smallest_run(config, stub, tmp_path, capsys):
+def test_repeats_are_compared_with_the_smallest_run(config, stub, tmp_path, capsys):
     benchmark_scaling(config, devices=(4, 1), repeats=2, output=tmp_path / "results")
     found = rows(tmp_path / "results")
     assert list(found) == [1, 4]
-    assert (found[4]["turns"], found[4]["failure"]) == ("2", "")
+    assert (found[4]["repeats"], found[4]["failure"]) == ("2", "")
     # The program's first line is its warm-up, which does not count.
     assert float(found[4]["images_per_s"]) == pytest.approx(200)
     assert float(found[4]["images_per_s_per_device"]) == pytest.approx(50)
@@ -72,13 +72,13 @@ def test_turns_are_compared_with_the_smallest_run(config, stub, tmp_path, capsys
     assert "25.0%" in capsys.readouterr().out
 
 
-def test_what_fails_or_hangs_stops_no_other_turn(config, stub, tmp_path, capsys):
+def test_a_fit_that_fails_or_hangs_stops_no_other(config, stub, tmp_path, capsys):
     output = tmp_path / "results"
-    benchmark_scaling(config, devices=(2, 3, 5), repeats=2, timeout=5.0, output=output)
+    benchmark_scaling(config, devices=(2, 3, 5), repeats=1, timeout=2.0, output=output)
     found = rows(output)
-    assert found[2]["turns"] == "2"
+    assert found[2]["repeats"] == "1"
     assert found[3]["failure"] == "ended with status 7: ValueError: the third has gone"
-    assert found[5]["failure"].startswith("no end after 5 s")
+    assert found[5]["failure"].startswith("no end after 2 s")
     assert found[3]["images_per_s"] == found[5]["efficiency"] == ""
     assert "the end of its output" in (output / "scaling.log").read_text()
     assert "3 devices failed: ended with status 7" in " ".join(capsys.readouterr().out.split())
@@ -90,20 +90,20 @@ def test_what_fails_or_hangs_stops_no_other_turn(config, stub, tmp_path, capsys)
     assert not Path(f"/proc/{stub.read_text()}").exists()
 
 
-def test_without_any_turn_the_command_fails(config, stub, tmp_path):
-    with pytest.raises(ValueError, match=r"no turn succeeded, see .*scaling\.log: ended with"):
+def test_the_command_fails_if_every_fit_fails(config, stub, tmp_path):
+    with pytest.raises(ValueError, match=r"every fit failed, see .*scaling\.log: ended with"):
         benchmark_scaling(config, devices=(3,), output=tmp_path)
-    assert rows(tmp_path)[3]["turns"] == "0"
+    assert rows(tmp_path)[3]["repeats"] == "0"
 
 
 def test_efficiency_is_taken_round_by_round():
     """The machine is half as fast in the second round."""
-    base = Result(2, [Turn(200.0, 0), Turn(100.0, 0)])
-    assert efficiency(Result(4, [Turn(360.0, 0), Turn(180.0, 0)]), base) == [0.9, 0.9]
+    base = Result(2, [Speed(200.0, 0), Speed(100.0, 0)])
+    assert efficiency(Result(4, [Speed(360.0, 0), Speed(180.0, 0)]), base) == [0.9, 0.9]
 
 
-@pytest.mark.timeout(600)  # three processes that train, half a minute on a quiet machine
-def test_runs_are_trained_on_one_and_on_two_processes(tmp_path, monkeypatch):
+@pytest.mark.timeout(600)  # two processes that train, 20 s on a quiet machine
+def test_a_run_is_trained_on_two_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("SLURM_NTASKS", "1")  # as in a job that was given one task
     monkeypatch.setenv("SLURM_JOB_NAME", "benchmark")
@@ -127,13 +127,12 @@ def test_runs_are_trained_on_one_and_on_two_processes(tmp_path, monkeypatch):
     output = tmp_path / "results"
     options = {"trainer.accelerator": "cpu"}
     # More steps than an epoch of the two processes has, and the one epoch that the config wants.
-    benchmark_scaling([first, second], options=options, steps=5, repeats=1, output=output)
-    found = rows(output)
-    assert [row["failure"] for row in found.values()] == ["", ""]
-    for row in found.values():
-        assert float(row["images_per_s"]) > 0
-        assert 0 < float(row["data_wait"]) < 1
-    assert float(found[1]["efficiency"]) == 1
+    benchmark_scaling([first, second], (2,), options, steps=5, repeats=1, output=output)
+    row = rows(output)[2]
+    assert row["failure"] == ""
+    assert float(row["images_per_s"]) > 0
+    assert 0 < float(row["data_wait"]) < 1
+    assert float(row["efficiency"]) == 1
     printed = (output / "scaling.log").read_text()
     assert "MEMBER: 2/2" in printed
     assert not list(tmp_path.rglob("*.ckpt"))
@@ -142,10 +141,10 @@ def test_runs_are_trained_on_one_and_on_two_processes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"run": Path("missing.yaml")}, "run: there is no config missing.yaml"),
+        ({"run": Path("missing.yaml")}, "run: config not found: missing.yaml"),
         ({"run": []}, "run must name a config"),
-        ({"devices": ()}, "devices different numbers"),
-        ({"devices": (1, 1)}, "devices different numbers"),
+        ({"devices": ()}, "devices distinct numbers"),
+        ({"devices": (1, 1)}, "devices distinct numbers"),
         ({"devices": (0, 1)}, "must be positive"),
         ({"steps": 0}, "must be positive"),
         ({"timeout": 0.0}, "must be positive"),

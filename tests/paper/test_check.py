@@ -280,7 +280,7 @@ def test_what_is_counted_instead_of_the_abstracts_operations():
 
 def test_tables_show_every_row_in_a_terminal_of_80_columns():
     console = Console(width=80, file=io.StringIO())
-    for table in tables(rows()):
+    for table in tables([row.record() for row in rows()]):
         console.print(table)
     printed = console.file.getvalue()
     assert "…" not in printed

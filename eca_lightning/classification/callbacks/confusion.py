@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from eca_lightning.training.callbacks.summaries import markdown_table, summary_writer
+from eca_lightning.training.callbacks.summaries import summary_writer
+from eca_lightning.utils.tables import Table
 
 
 class ConfusionReport(Callback):
@@ -79,7 +80,8 @@ def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:
     ]
     if not rows:
         return "No image was taken for another class than its own."
-    return markdown_table(["true class", "taken for", "images", "share of the class"], rows)
+    header = ["true class", "predicted class", "images", "fraction of the class"]
+    return Table(header, {"": rows}).markdown()
 
 
 def draw(counts: Tensor, names: list[str]) -> Figure:

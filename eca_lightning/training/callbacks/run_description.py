@@ -13,7 +13,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 from torch import Tensor
 
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.training.callbacks.summaries import markdown_table, summary_writer
+from eca_lightning.training.callbacks.summaries import summary_writer
+from eca_lightning.utils.tables import Table
 
 _CURVES = {
     "Run": {
@@ -110,4 +111,4 @@ def cost_table(backbone: BackboneConfig, image_size: tuple[int, ...]) -> str:
     rows.append(["difference", f"{all_parameters - parameters:+,}", f"{all_macs - macs:+,}"])
     height, width = image_size
     title = f"One image of {height} x {width} pixels:\n\n"
-    return title + markdown_table(["network", "parameters", "multiply-adds"], rows)
+    return title + Table(["network", "parameters", "multiply-adds"], {"": rows}).markdown()

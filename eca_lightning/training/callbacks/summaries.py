@@ -32,11 +32,3 @@ def is_logging_step(trainer: Trainer, step: int) -> bool:
     untyped: Any = trainer
     interval = untyped.log_every_n_steps
     return interval > 0 and step % interval == 0
-
-
-def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A table as TensorBoard's text page shows it; vertical bars in cells are kept."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "&#124;") for cell in line) + " |" for line in lines
-    )
