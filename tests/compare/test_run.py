@@ -253,7 +253,6 @@ def test_intervals_are_those_of_a_paired_t_test():
     assert difference(ours, plain).is_significant
 
 
-@pytest.mark.filterwarnings("error")
 def test_equal_differences_have_an_interval_of_no_width():
     plain, same, better = variants_of(
         made_rows({"none": [80, 90], "same": [80, 90], "eca": [81, 91]})
