@@ -15,14 +15,15 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from docstring_parser import Docstring, DocstringStyle, parse
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-from eca_lightning import ImageClassifier, ObjectDetector, WarmupThenDecay, cli, data
+import eca_lightning
+from eca_lightning import ImageClassifier, ObjectDetector, WarmupThenDecay, cli
 from eca_lightning.attention import attention_class, attention_names
 from eca_lightning.backbones import BackboneConfig, backbone_names
 from eca_lightning.classification.mixing import Mixing
 from eca_lightning.detection.networks import DetectorConfig
-from eca_lightning.training import callbacks
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "reference.md"
 
@@ -81,8 +82,10 @@ Option = tuple[str, str, str, str]
 
 def reference() -> str:
     """The whole page."""
-    modules = [data.FFCVDataModule, data.ImageFolderDataModule, data.CocoDataModule]
-    augmentations = [data.ColorJitter, data.TrivialAugment, data.RandAugment, data.RandomErasing]
+    modules = ("FFCVDataModule", "ImageFolderDataModule", "CocoDataModule")
+    augmentations = ("ColorJitter", "TrivialAugment", "RandAugment", "RandomErasing")
+    public = [getattr(eca_lightning, name) for name in sorted(eca_lightning.__all__)]
+    callbacks = [c for c in public if isinstance(c, type) and issubclass(c, Callback)]
     parts = [
         INTRODUCTION,
         "## Tasks",
@@ -93,11 +96,11 @@ def reference() -> str:
         _attention(),
         _section(DetectorConfig),
         "## Data",
-        *map(_section, (*modules, *augmentations)),
+        *(_section(getattr(eca_lightning, name)) for name in (*modules, *augmentations)),
         "## Schedules",
         _section(WarmupThenDecay),
         "## Callbacks",
-        *(_section(getattr(callbacks, name)) for name in callbacks.__all__),
+        *map(_section, callbacks),
         "## Commands",
         *(_section(function, name) for name, function in _commands()),
     ]
