@@ -1,27 +1,27 @@
-"""Blur before each strided convolution, as FFCV's ImageNet recipes have it.
+"""Blur before each strided convolution, as in FFCV's ImageNet recipes.
 
-A stride drops samples; without a low-pass filter before it, detail finer than the stride comes back
-as false coarse detail. Zhang ("Making convolutional networks shift-invariant again", arXiv
-1904.11486) moves the stride behind the convolution and its activation and blurs there; FFCV blurs
-the input of the convolution, which then costs no more than without.
+A stride drops samples; without a low-pass filter before it, detail finer than the stride aliases.
+Zhang ("Making convolutional networks shift-invariant again", arXiv 1904.11486) moves the stride
+behind the convolution and its activation and blurs there; FFCV blurs the input of the convolution,
+whose own cost stays the same.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEAST_CHANNELS = 16
-"""Convolutions of fewer input channels stay as they are: the images themselves are not blurred."""
+MIN_CHANNELS = 16
+"""Convolutions of fewer input channels stay as they are, so images are not blurred."""
 
 
 class BlurPoolConv2d(nn.Conv2d):
     """A strided convolution of a blurred input.
 
-    It takes over the parameters of the convolution that it replaces, and its state dict has their
-    keys alone, so that weights load with or without the blur.
+    It takes over the parameters of the convolution that it replaces, and its state dict has only
+    their keys, so that weights load with or without the blur.
 
     Args:
-        convolution: The convolution to be replaced.
+        convolution: The convolution to replace.
     """
 
     blur: Tensor
@@ -37,7 +37,7 @@ class BlurPoolConv2d(nn.Conv2d):
             convolution.groups,
             bias=convolution.bias is not None,
             padding_mode=convolution.padding_mode,
-            device="meta",  # draws no random number that another layer would have got
+            device="meta",  # draws no random numbers, which would change those of later layers
         )
         self.weight, self.bias = convolution.weight, convolution.bias
         taps = torch.tensor([1.0, 2.0, 1.0], device=self.weight.device) / 4
@@ -45,7 +45,7 @@ class BlurPoolConv2d(nn.Conv2d):
         self.register_buffer("blur", blur.contiguous(), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to what the convolution makes of it, blurred."""
+        """Blur and convolve a (N, in_channels, H, W) tensor."""
         return super().forward(F.conv2d(input, self.blur, padding=1, groups=self.in_channels))
 
 
@@ -56,6 +56,6 @@ def add_blur_pool(network: nn.Module) -> None:
             if (
                 isinstance(child, nn.Conv2d)
                 and max(child.stride) > 1
-                and child.in_channels >= LEAST_CHANNELS
+                and child.in_channels >= MIN_CHANNELS
             ):
                 setattr(parent, name, BlurPoolConv2d(child))

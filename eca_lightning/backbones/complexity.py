@@ -1,8 +1,8 @@
-"""Parameters and operations of a network, by two counting rules.
+"""Count the parameters and operations of a network, by two rules.
 
-The paper counts in units of 2^20 parameters and 2^30 operations, with a counter of 2019 that takes
+The paper counts in units of 2^20 parameters and 2^30 operations, with a counter of 2019 that counts
 some layers fully, some partly and some not at all. Its figures are reproduced here beside a plain
-count of multiply-adds, so that either can be compared with other publications.
+count of multiply-adds, which other publications can be compared with.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from eca_lightning.backbones import BackboneConfig
 
 @dataclass(frozen=True)
 class Complexity:
-    """What one forward pass of one image costs.
+    """The cost of one forward pass of one image.
 
     Attributes:
         parameters: Number of trainable parameters.

@@ -1,7 +1,7 @@
-"""Batch norm folded into the convolution before it.
+"""Fold batch norms into the convolutions before them.
 
-In evaluation a batch norm scales and shifts each channel by constants, which the convolution's own
-weights can do as well: as many passes over the activation are saved as there are norms.
+In evaluation a batch norm scales and shifts each channel by constants, which the convolution's
+weights can do: one pass over the activation less for each norm.
 """
 
 import copy
@@ -20,12 +20,12 @@ _NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 def fold_batch_norms(network: nn.Module) -> nn.Module:
     """Return a copy of a network, for evaluation, without batch norms behind convolutions.
 
-    Its convolutions have biases, and an identity stands where a norm was; norms that follow
-    something else, and convolutions whose output is also used elsewhere, stay as they are. The
-    network is traced to learn what follows what, by torch.fx, and its code is left as it is.
+    Its convolutions have biases, and identities replace the norms; norms that follow something
+    else, and convolutions whose output is also used elsewhere, stay as they are. The order of the
+    modules is traced by torch.fx; the network's code is not changed.
 
     Args:
-        network: One that torch.fx can trace, in evaluation mode or not.
+        network: A network that torch.fx can trace, in evaluation mode or not.
     """
     folded = copy.deepcopy(network).eval()
     nodes = _OutlineTracer().trace(folded).nodes
@@ -45,11 +45,11 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
 
 class _OutlineTracer(Tracer):
-    """Looks only into modules that hold batch norms: some of the others cannot be traced."""
+    """Traces only modules that hold batch norms: some of the others cannot be traced."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a call of the module is one node of the graph."""
-        if isinstance(m, FusedTail):  # it is given the block's norm, and calls it when traced
+        if isinstance(m, FusedTail):  # called with the block's norm, which it calls when traced
             return False
         inner = (child for child in m.modules() if child is not m)
         return not any(isinstance(child, _NORMS) for child in inner)
