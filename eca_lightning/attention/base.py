@@ -17,6 +17,10 @@ from torch import Size, Tensor, nn
 
 from eca_lightning.utils.checks import require_known
 
+__all__ = ["Attention", "ChannelGate", "ForeignKey", "Placement", "attention_class"]
+__all__ += ["attention_names", "create_attention", "evenly_spaced", "every"]
+__all__ += ["register_attention", "second_to_last"]
+
 Site = Literal["branch", "output", "convolution"]
 """Where a mechanism works: on the residual branch, before the sum (ECA, SE, ...); on the block's
 output, after the sum (non-local blocks); or in place of the block's 3x3 convolution (AA)."""
@@ -129,12 +133,16 @@ class ChannelGate(Attention, ABC):
         return x * gate.to(x.dtype)[:, :, None, None]
 
 
-_REGISTRY: dict[str, type[Attention]] = {}
+_REGISTRY: dict[str, tuple[type[Attention], dict[str, Any]]] = {}
 Mechanism = TypeVar("Mechanism", bound=type[Attention])
 
 
-def register_attention(name: str) -> Callable[[Mechanism], Mechanism]:
+def register_attention(name: str, **preset: Any) -> Callable[[Mechanism], Mechanism]:
     """Register a mechanism, a class derived from `Attention`, under a name, as a decorator.
+
+    Args:
+        name: The name, by which it takes options; with a preset it takes none.
+        **preset: Options that the name stands for.
 
     Raises:
         TypeError: If the class is not derived from `Attention`.
@@ -144,10 +152,10 @@ def register_attention(name: str) -> Callable[[Mechanism], Mechanism]:
     def register(mechanism: Mechanism) -> Mechanism:
         if not (isinstance(mechanism, type) and issubclass(mechanism, Attention)):
             raise TypeError(f"attention {name!r}: {mechanism} is not derived from Attention")
-        known = _REGISTRY.setdefault(name, mechanism)
+        known, _ = _REGISTRY.get(name, (mechanism, {}))
         if (known.__module__, known.__qualname__) != (mechanism.__module__, mechanism.__qualname__):
             raise ValueError(f"attention {name!r} is registered by {known}: choose another name")
-        _REGISTRY[name] = mechanism
+        _REGISTRY[name] = mechanism, preset
         return mechanism
 
     return register
@@ -171,7 +179,7 @@ def attention_class(name: str | type[nn.Module]) -> type[nn.Module]:
         return name
     if "." not in name:
         require_known(name, _REGISTRY, "attention")
-        return _REGISTRY[name]
+        return _REGISTRY[name][0]
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(import_module(module), attribute, None)
@@ -201,9 +209,10 @@ def create_attention(name: str | type[nn.Module], channels: int, **options: Any)
     mechanism = attention_class(name)
     if channels < 1:
         raise ValueError(f"attention '{name}' needs at least one channel, got {channels}")
-    parameters = inspect.signature(mechanism).parameters
+    _, preset = _REGISTRY.get(str(name), (None, {}))
+    parameters = {} if preset else dict(inspect.signature(mechanism).parameters)
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         valid = [option for option in parameters if option != "channels"] or ["none"]
         for option in options:
             require_known(option, valid, f"option of attention '{name}':")
-    return mechanism(channels, **options)
+    return mechanism(channels, **preset, **options)

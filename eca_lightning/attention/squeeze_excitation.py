@@ -71,78 +71,40 @@ class SEVar1(ChannelGate):
         return pooled
 
 
+@register_attention("se_var2", group_width=1)
+@register_attention("se_var3", groups=1)
+@register_attention("se_gc1", groups=16)
+@register_attention("se_gc2", group_width=16)
+@register_attention("se_gc3", group_width=8)
 class GroupedExcitation(ChannelGate):
     """``sigmoid(W y)`` with a block-diagonal W: full within each group of channels, zero elsewhere.
+
+    One group is SE-Var3 (W full), groups of one channel are SE-Var2 (one weight a channel), and
+    those between are SE-GC1 to SE-GC3.
 
     Args:
         channels: Number of channels, C.
         groups: Number of groups, a divisor of C.
+        group_width: Channels of a group, a divisor of C, in place of ``groups``.
 
     Raises:
-        ValueError: If ``groups`` does not divide ``channels``.
+        ValueError: If the groups do not divide the channels evenly.
     """
 
     gate_layers = ("conv",)
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, groups: int = 1, group_width: int | None = None) -> None:
         super().__init__()
-        if groups < 1 or channels % groups:
+        divisor = group_width or groups
+        if divisor < 1 or channels % divisor:
+            parts = f"groups of {group_width}" if group_width else f"{groups} equal groups"
             raise ValueError(
-                f"{channels} channels do not divide into {groups} equal groups: choose channels "
-                f"that are a multiple of {groups}, or another attention"
+                f"{channels} channels do not divide into {parts}: choose channels that are a "
+                f"multiple of {divisor}, or another attention"
             )
+        groups = channels // group_width if group_width else groups
         self.conv = nn.Conv1d(channels, channels, 1, groups=groups, bias=False)
 
     def logits(self, pooled: Tensor) -> Tensor:
         """See `ChannelGate.logits`."""
         return self.conv(pooled.unsqueeze(2)).squeeze(2)
-
-
-@register_attention("se_var2")
-class SEVar2(GroupedExcitation):
-    """SE-Var2: one weight a channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, groups=channels)
-
-
-@register_attention("se_var3")
-class SEVar3(GroupedExcitation):
-    """SE-Var3: a full matrix, which lets all channels interact."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, groups=1)
-
-
-@register_attention("se_gc1")
-class SEGC1(GroupedExcitation):
-    """SE-GC1: 16 groups of channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, groups=16)
-
-
-@register_attention("se_gc2")
-class SEGC2(GroupedExcitation):
-    """SE-GC2: groups of 16 channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, groups=_groups_of(16, channels))
-
-
-@register_attention("se_gc3")
-class SEGC3(GroupedExcitation):
-    """SE-GC3: groups of 8 channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, groups=_groups_of(8, channels))
-
-
-def _groups_of(width: int, channels: int) -> int:
-    """Return the number of groups of ``width`` channels."""
-    if channels % width:
-        raise ValueError(
-            f"{channels} channels do not divide into groups of {width}: choose channels that are a "
-            f"multiple of {width}, or another attention"
-        )
-    return channels // width
