@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
@@ -84,29 +83,12 @@ def attention(
     images, labels = sample.taken()
     drawn: list[tuple[str, Figure]] = []
     if has_gates(models[0].backbone):
-        gates = gates_of_classifier(models[0], images)
+        gates = gates_of(models[0], images)
         drawn += figures(models[0].backbone, gates, labels, names)
     drawn.append(("grad_cam", _overlays(models, images, labels, names)))
     for name, figure in drawn:
         save_figure(figure, output / f"{name}.png")
         print(output / f"{name}.png")
-
-
-def gates_of_classifier(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
-    """The gates of each layer for some images.
-
-    Args:
-        model: The classifier.
-        images: (N, C, H, W), uint8.
-
-    Returns:
-        The name of each layer with channel gates, and its gates, (N, channels), in forward order.
-    """
-    parts = [
-        dict(gates_of(model.backbone, ((part - model.mean) / model.std).float()))
-        for part in images.split(_BATCH)
-    ]
-    return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
 
 
 def _data_module(data: Path, image_size: int | None) -> Any:

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from eca_lightning import ImageClassifier, create_backbone
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.classification.callbacks.attention_gates import gates_of
 from eca_lightning.explain import command as attention_weights
-from eca_lightning.explain.command import attention, gates_of_classifier
+from eca_lightning.explain.command import attention
 from eca_lightning.explain.grad_cam import View, draw, grad_cam
 
 CLASSES = ("blue", "green", "red")
@@ -91,7 +92,7 @@ def test_gates_equal_those_computed_by_hand():
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
     images = torch.randint(0, 256, (70, 3, 12, 12), dtype=torch.uint8)
-    found = gates_of_classifier(model, images)
+    found = gates_of(model, images)
     network = model.backbone.double()
     with torch.no_grad():
         x = (images.double() / 255 - 0.3) / torch.tensor(model.hparams["std"]).double().view(

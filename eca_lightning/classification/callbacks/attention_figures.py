@@ -1,16 +1,16 @@
-"""What the attention of each layer does, drawn."""
+"""Draw the gates of channel attention."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from eca_lightning.attention.eca import EfficientChannelAttention
-from eca_lightning.classification.callbacks.attention_gates import gates_of, has_gates
+from eca_lightning.classification.callbacks.attention_gates import GatesReport
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.summaries import summary_writer
 
@@ -18,10 +18,10 @@ _MOST_PANELS = 16
 
 
 class ClassSample:
-    """The first few images of some classes.
+    """Collect the first images of some classes.
 
     Args:
-        classes: Their labels.
+        classes: The labels of the classes.
         images_per_class: How many images of each to take.
     """
 
@@ -32,7 +32,7 @@ class ClassSample:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no more images are wanted."""
+        """Whether no image is missing."""
         return not any(self._wanted.values())
 
     @property
@@ -41,7 +41,9 @@ class ClassSample:
         return not self._images
 
     def add(self, images: Tensor, labels: Tensor) -> None:
-        """Take from a batch, (N, C, H, W) and (N,), what is still wanted."""
+        """Take from a batch, (N, C, H, W) and (N,), what is still missing."""
+        if self.is_complete:  # labels on a GPU would be waited for
+            return
         for row, label in enumerate(labels.tolist()):
             if self._wanted.get(label, 0) > 0:
                 self._wanted[label] -= 1
@@ -49,24 +51,23 @@ class ClassSample:
                 self._labels.append(label)
 
     def taken(self) -> tuple[Tensor, Tensor]:
-        """The images, (N, C, H, W), and their labels, (N,), class after class; not of none."""
+        """Return the images, (N, C, H, W), and their labels, (N,), sorted by label."""
         order = sorted(range(len(self._labels)), key=lambda place: self._labels[place])
         images = torch.stack([self._images[place] for place in order])
         return images, torch.tensor([self._labels[place] for place in order])
 
 
-class AttentionFigures(Callback):
-    """Draws on TensorBoard, at each validation, what channel attention has learned.
+class AttentionFigures(GatesReport):
+    """Draw what channel attention has learned, on TensorBoard at each validation.
 
     ``attention/channel_weights``: the mean gate of each channel for each of a few classes, as in
     the paper's supplement. ``attention/gates``: their distribution by depth, and whether they
     depend on the image. ``attention/kernels``: ECA's weights by depth.
 
-    The images are rank zero's, the first of each class, and go through a copy of the network; see
-    `AttentionMonitor`, which logs figures of the same gates.
+    The images are the first of each class on rank zero.
 
     Args:
-        classes: How many classes to look at, evenly spread over all.
+        classes: How many classes to use, evenly spread over all.
         images_per_class: How many images of each.
     """
 
@@ -78,47 +79,36 @@ class AttentionFigures(Callback):
             )
         self.classes = classes
         self.images_per_class = images_per_class
-        self._sample: ClassSample | None = None
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def reset(self, pl_module: ImageClassifier) -> None:
+        """Forget images and gates."""
+        super().reset(pl_module)
+        classes = evenly_spread(pl_module.num_classes, self.classes)
+        self._sample = ClassSample(classes, self.images_per_class)
+
+    def collect(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: tuple[Tensor, Tensor]
     ) -> None:
-        """Take what is wanted of each batch; after the last one, draw.
+        """Take the images of a batch that are still missing."""
+        self._sample.add(*batch)
 
-        Not at the end of the epoch, when weights that were averaged for validation may be gone.
-        """
+    def sampled_images(self) -> Tensor | None:
+        """Return the images; None if there was none of the classes."""
+        return None if self._sample.is_empty else self._sample.taken()[0]
+
+    def report(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        """Draw the figures."""
         writer = summary_writer(trainer)
-        if writer is None or not trainer.is_global_zero:
+        if writer is None or not self.gates:
             return
-        if not isinstance(pl_module, ImageClassifier) or not has_gates(pl_module.backbone):
-            return
-        if batch_idx == 0:
-            count = pl_module.hparams["backbone"]["num_classes"]
-            self._sample = ClassSample(evenly_spread(count, self.classes), self.images_per_class)
-        if self._sample is None:
-            return
-        if not self._sample.is_complete:
-            self._sample.add(*batch)
-        if batch_idx + 1 < int(trainer.num_val_batches[dataloader_idx]):
-            return
-        sample, self._sample = self._sample, None
-        if sample.is_empty:  # of a few batches of sorted images, for example
-            return
-        images, labels = sample.taken()
-        inputs = ((images - pl_module.mean) / pl_module.std).float()
-        gates = dict(gates_of(pl_module.backbone, inputs))
-        for name, figure in figures(pl_module.backbone, gates, labels, pl_module.class_names):
+        labels = self._sample.taken()[1]
+        drawn = figures(pl_module.backbone, self.gates, labels, pl_module.class_names)
+        for name, figure in drawn:
             writer.add_figure(f"attention/{name}", figure, trainer.global_step)
 
 
 def evenly_spread(total: int, count: int) -> list[int]:
-    """At most ``count`` of the numbers from 0 to ``total`` - 1, the first and the last included."""
+    """Return at most ``count`` numbers from 0 to ``total`` - 1, with the first and the last."""
     if count == 1 or total == 1:
         return [0]
     count = min(count, total)
@@ -131,13 +121,16 @@ def figures(
     labels: Tensor,
     names: Sequence[str] | None,
 ) -> list[tuple[str, Figure]]:
-    """All figures of a network's gates, with their names.
+    """Draw all figures of a network's gates.
 
     Args:
         network: The network.
         gates: The gates of each layer, (N, channels), as of `gates_of`.
         labels: Class of each image, (N,).
         names: Name of each class, where known.
+
+    Returns:
+        The name of each figure, and the figure.
     """
     drawn = [
         ("channel_weights", draw_channel_weights(gates, labels, names)),
@@ -149,17 +142,12 @@ def figures(
 
 
 def class_means(gates: Tensor, labels: Tensor) -> dict[int, Tensor]:
-    """The mean gate of each channel, (channels,), for each class.
-
-    Args:
-        gates: (N, channels).
-        labels: (N,).
-    """
+    """Return the mean over images, (channels,), of gates (N, channels) for each of labels (N,)."""
     return {label: gates[labels == label].mean(dim=0) for label in labels.unique().tolist()}
 
 
 def kernels_of(network: nn.Module) -> dict[str, Tensor]:
-    """The weights of ECA's kernels, (k,), by the name of their layer, on the CPU."""
+    """Return the weights of ECA's kernels, (k,), by the name of their layer, on the CPU."""
     return {
         name.removesuffix(".attention"): module.conv.weight.detach().float().flatten().cpu()
         for name, module in network.named_modules()
@@ -170,7 +158,7 @@ def kernels_of(network: nn.Module) -> dict[str, Tensor]:
 def draw_channel_weights(
     gates: Mapping[str, Tensor], labels: Tensor, names: Sequence[str] | None
 ) -> Figure:
-    """A panel for each layer: the mean gate of each channel, a line for each class.
+    """Draw a panel per layer: the mean gate of each channel, one line per class.
 
     Of more than 16 layers, 16 are drawn, evenly spread over the depth.
     """
@@ -205,7 +193,7 @@ def draw_channel_weights(
 
 
 def draw_gates(gates: Mapping[str, Tensor]) -> Figure:
-    """The distribution of each layer's gates, and what they vary with, by depth."""
+    """Draw the distribution of each layer's gates, and what they vary with, by depth."""
     figure = Figure((2.5 + 0.36 * max(len(gates), 8), 6), dpi=110, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     places = list(range(len(gates)))
@@ -237,7 +225,7 @@ def draw_gates(gates: Mapping[str, Tensor]) -> Figure:
 
 
 def draw_kernels(kernels: Mapping[str, Tensor]) -> Figure:
-    """The weights of ECA's kernels, a column for each layer, blue below zero and red above."""
+    """Draw the weights of ECA's kernels, one column per layer, blue below zero and red above."""
     reach = max(len(kernel) // 2 for kernel in kernels.values())
     image = torch.full((2 * reach + 1, len(kernels)), torch.nan)
     for column, kernel in enumerate(kernels.values()):

@@ -1,109 +1,137 @@
-"""What the attention of each layer does."""
+"""Log statistics of the gates of channel attention."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from eca_lightning.attention.base import ChannelGate
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.summaries import summary_writer
+from eca_lightning.training.callbacks.validation_report import ValidationReport
 
-_EDGE = 0.05
+_SATURATED = 0.05
+_BATCH = 32
 
 
-class AttentionMonitor(Callback):
-    """Shows on TensorBoard the gates of every layer with channel attention: ECA, SE and their kin.
+class GatesReport(ValidationReport):
+    """Base of the callbacks that report the gates of some validation images of rank zero.
+
+    The images go through a copy of the network in float32, once per validation: training is not
+    affected, and it does not matter whether the network is compiled or its attention fused.
+
+    Attributes:
+        gates: The gates of each layer, as of `gates_of`.
+    """
+
+    task = ImageClassifier
+    gates: dict[str, Tensor]
+
+    def is_on(self, trainer: Trainer, pl_module: Any) -> bool:
+        """Whether to report: if the network has gates as well."""
+        return super().is_on(trainer, pl_module) and has_gates(pl_module.backbone)
+
+    def sampled_images(self) -> Tensor | None:
+        """Return the collected images, (N, C, H, W) uint8; None if there are none."""
+        raise NotImplementedError
+
+    def reset(self, pl_module: ImageClassifier) -> None:
+        """Forget the gates."""
+        self.gates = {}
+
+    def after_last_batch(self, pl_module: ImageClassifier) -> None:
+        """Compute the gates."""
+        images = self.sampled_images()
+        self.gates = {} if images is None else gates_of(pl_module, images)
+
+
+class AttentionMonitor(GatesReport):
+    """Log the gates of every layer with channel attention, such as ECA and SE, to TensorBoard.
 
     Of all gates of a layer, over its channels and a few validation images: ``gates_mean``,
-    ``gates_spread`` (standard deviation), ``gates_saturation`` (share below 0.05 or above 0.95,
-    where sigmoid hardly learns any more), and their histogram, ``gates``. A spread of 0 means that
-    the layer's attention does nothing but scale.
+    ``gates_spread`` (standard deviation), ``gates_saturation`` (fraction below 0.05 or above 0.95,
+    where the gradient of the sigmoid nearly vanishes), and their histogram, ``gates``. With a
+    standard deviation of 0 the attention of a layer only scales its features.
 
-    The images are rank zero's, taken evenly from its validation batches, and go through a copy of
-    the network in float32, once a validation: training is not touched, and it does not matter
-    whether the network is compiled or its attention fused with other layers.
+    The images are taken evenly from the validation batches of rank zero.
 
     Args:
-        images: How many images to look at.
+        images: How many images to use.
     """
 
     def __init__(self, images: int = 64) -> None:
         if images < 1:
             raise ValueError(f"AttentionMonitor: images must be at least 1, got {images}")
         self.images = images
-        self._images: list[Tensor] = []
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def reset(self, pl_module: ImageClassifier) -> None:
+        """Forget images and gates."""
+        super().reset(pl_module)
+        self._taken: list[Tensor] = []
+
+    def collect(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: tuple[Tensor, Tensor]
     ) -> None:
-        """Take some images of each batch; after the last one, write what the gates make of them.
+        """Take the first images of a batch."""
+        per_batch = ceil(self.images / int(trainer.num_val_batches[0]))
+        self._taken.append(batch[0][:per_batch].clone())
 
-        Not at the end of the epoch, when weights that were averaged for validation may be gone.
-        """
-        writer = summary_writer(trainer)
-        if writer is None or not trainer.is_global_zero:
+    def sampled_images(self) -> Tensor:
+        """Return the images."""
+        return torch.cat(self._taken)[: self.images]
+
+    def report(self, trainer: Trainer, pl_module: Any) -> None:
+        """Log the statistics and the histogram of each layer."""
+        writer, step = summary_writer(trainer), trainer.global_step
+        if writer is None:
             return
-        if not isinstance(pl_module, ImageClassifier) or not has_gates(pl_module.backbone):
-            return
-        batches = int(trainer.num_val_batches[dataloader_idx])
-        self._images.append(batch[0][: ceil(self.images / batches)].clone())
-        if batch_idx + 1 < batches:
-            return
-        images = torch.cat(self._images)[: self.images]
-        self._images = []
-        step = trainer.global_step
-        inputs = ((images - pl_module.mean) / pl_module.std).float()
-        for layer, gates in gates_of(pl_module.backbone, inputs):
-            saturated = (gates < _EDGE) | (gates > 1 - _EDGE)
+        bins = np.linspace(0, 1, 51)  # TensorBoard's own are for any number, and coarse here
+        for layer, gates in self.gates.items():
+            saturated = (gates < _SATURATED) | (gates > 1 - _SATURATED)
             writer.add_scalar(f"gates_mean/{layer}", gates.mean(), step)
             writer.add_scalar(f"gates_spread/{layer}", gates.std(), step)
             writer.add_scalar(f"gates_saturation/{layer}", saturated.float().mean(), step)
-            bins = np.linspace(0, 1, 51)  # the default ones are for any number, and coarse here
             writer.add_histogram(f"gates/{layer}", gates, step, bins=bins)
 
 
-def gates_of(network: nn.Module, inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The gates of each layer with a `ChannelGate`, in the order of the layers.
+def gates_of(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
+    """Compute the gates of each layer with a `ChannelGate`.
 
     Args:
-        network: It is left untouched.
-        inputs: Its input, (N, C, H, W), float32.
+        model: The classifier; it is not changed.
+        images: (N, C, H, W), uint8.
 
-    Yields:
-        The name of the layer and its gates, (N, channels), between 0 and 1, on the CPU.
+    Returns:
+        The gates of each layer by its name, in forward order: (N, channels), from 0 to 1, float32,
+        on the CPU.
     """
-    network = deepcopy(network).float().eval()  # copies are not compiled
-    seen: dict[str, Tensor] = {}
+    network = deepcopy(model.backbone).float().eval()  # copies are not compiled
+    gates: dict[str, list[Tensor]] = {}
     for name, module in network.named_modules():
         if isinstance(module, ChannelGate):
-            # Not a hook on forward, which a fused block does without; no block can without logits.
-            module.logits = _recorded(module.logits, seen, name)  # type: ignore[assignment]
+            # Not a hook on forward, which a fused block does not call; all blocks call logits.
+            layer = name.removesuffix(".attention")
+            module.logits = _recorded(module.logits, gates, layer)  # type: ignore[assignment]
     with torch.no_grad():
-        network(inputs.contiguous(memory_format=torch.channels_last))
-    for name, gates in seen.items():
-        yield name.removesuffix(".attention"), gates
+        for some in images.split(_BATCH):
+            inputs = model.normalize(some).float()
+            network(inputs.contiguous(memory_format=torch.channels_last))
+    return {layer: torch.cat(parts) for layer, parts in gates.items()}
 
 
 def _recorded(
-    logits: Callable[[Tensor], Tensor], seen: dict[str, Tensor], name: str
+    logits: Callable[[Tensor], Tensor], gates: dict[str, list[Tensor]], layer: str
 ) -> Callable[[Tensor], Tensor]:
-    """The same map, which notes the gates that follow from what it returns."""
+    """Wrap a gate's ``logits`` so that the gates are recorded."""
 
     def recorded(pooled: Tensor) -> Tensor:
         values = logits(pooled)
-        seen[name] = values.float().sigmoid().cpu()
+        gates.setdefault(layer, []).append(values.float().sigmoid().cpu())
         return values
 
     return recorded

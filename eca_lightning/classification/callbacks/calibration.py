@@ -1,48 +1,50 @@
-"""Whether a classifier is as sure as it is right."""
+"""Log the expected calibration error on the validation set."""
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics.classification import MulticlassCalibrationError
 
+from eca_lightning.classification.task import ImageClassifier
+from eca_lightning.training.callbacks.validation_report import ValidationReport
 
-class CalibrationMonitor(Callback):
-    """Logs ``val/calibration_error``: how far confidence and accuracy are apart, from 0 to 1.
+
+class CalibrationMonitor(ValidationReport):
+    """Log ``val/calibration_error``: the mean gap between confidence and accuracy, from 0 to 1.
 
     The expected calibration error of the most probable class (Guo et al., ICML 2017, arXiv
-    1706.04599, Eq. 3), each image counted once, over all ranks. A probability that is not a number
-    counts as 0, as a run that diverges shall say so by its loss rather than end here.
+    1706.04599, Eq. 3), each image counted once, over all ranks. A probability that is NaN counts
+    as 0, as a run that diverges should stop with an error about its loss.
 
     Args:
         bins: Number of intervals of equal width into which confidences are sorted.
     """
 
+    task = ImageClassifier
+
     def __init__(self, bins: int = 15) -> None:
         if bins < 1:
             raise ValueError(f"CalibrationMonitor: bins must be at least 1, got {bins}")
         self.bins = bins
-        self._error: MulticlassCalibrationError | None = None
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def is_on(self, trainer: Trainer, pl_module: Any) -> bool:
+        """Whether to log: with any logger or none, on all ranks."""
+        return isinstance(pl_module, self.task) and not trainer.sanity_checking
+
+    def reset(self, pl_module: ImageClassifier) -> None:
+        """Forget the confidences."""
+        self._error = MulticlassCalibrationError(
+            pl_module.num_classes, self.bins, ignore_index=-1, validate_args=False
+        ).to(pl_module.device)
+
+    def collect(
+        self, trainer: Trainer, pl_module: Any, outputs: Tensor, batch: tuple[Tensor, Tensor]
     ) -> None:
-        """Take in a batch; the step's output are its logits, (N, classes)."""
-        if self._error is None:
-            self._error = MulticlassCalibrationError(
-                outputs.shape[1], self.bins, ignore_index=-1, validate_args=False
-            ).to(outputs.device)
+        """Add the confidences of a batch, whose logits the step returns."""
         self._error.update(outputs.softmax(dim=1).nan_to_num(), batch[1])
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Collect the ranks' values and log the error."""
-        if self._error is not None:
-            # Equal on all ranks already; sync_dist keeps Lightning from asking for it.
-            pl_module.log("val/calibration_error", self._error.compute(), sync_dist=True)
-            self._error = None
+    def report(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        """Log the error."""
+        # Equal on all ranks already; sync_dist keeps Lightning from asking for it.
+        pl_module.log("val/calibration_error", self._error.compute(), sync_dist=True)

@@ -1,61 +1,56 @@
-"""Which classes a classifier takes for one another."""
+"""Report which classes are confused in validation."""
 
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.summaries import summary_writer
+from eca_lightning.training.callbacks.validation_report import ValidationReport
 from eca_lightning.utils.tables import Table
 
 
-class ConfusionReport(Callback):
-    """Shows on TensorBoard which classes are confused in validation, over all ranks.
+class ConfusionReport(ValidationReport):
+    """Write to TensorBoard which classes are confused in validation, over all ranks.
 
-    The pairs that are confused most often as text, ``val/most_confused``; the whole matrix as
-    image, ``val/confusion_matrix``, where it can be read.
+    The pairs that are confused most often as text, ``val/most_confused``; the confusion matrix as
+    image, ``val/confusion_matrix``, where it is small enough to be read.
 
     Args:
         pairs: How many pairs to list.
-        max_drawn: The matrix is drawn for at most so many classes.
+        max_drawn: Maximum number of classes for which the matrix is drawn.
     """
+
+    task = ImageClassifier
+    all_ranks = True
 
     def __init__(self, pairs: int = 20, max_drawn: int = 50) -> None:
         self.pairs = pairs
         self.max_drawn = max_drawn
-        self._matrix: MulticlassConfusionMatrix | None = None
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def reset(self, pl_module: ImageClassifier) -> None:
+        """Forget the counts."""
+        self._matrix = MulticlassConfusionMatrix(
+            pl_module.num_classes, ignore_index=-1, validate_args=False
+        ).to(pl_module.device)
+
+    def collect(
+        self, trainer: Trainer, pl_module: Any, outputs: Tensor, batch: tuple[Tensor, Tensor]
     ) -> None:
-        """Count a batch; the step's output are its logits, (N, classes)."""
-        if summary_writer(trainer) is None:
-            return
-        if self._matrix is None:
-            self._matrix = MulticlassConfusionMatrix(
-                outputs.shape[1], ignore_index=-1, validate_args=False
-            ).to(outputs.device)
+        """Count a batch, whose logits the step returns."""
         self._matrix.update(outputs.argmax(dim=1), batch[1])
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add up the ranks' counts and write them."""
-        writer = summary_writer(trainer)
-        if writer is None or self._matrix is None:
-            return
+    def report(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        """Add up the counts of all ranks and write them."""
         counts = self._matrix.compute().cpu()
-        self._matrix = None
-        if not trainer.is_global_zero:
+        writer = summary_writer(trainer)
+        if writer is None or not trainer.is_global_zero:
             return
-        names = getattr(pl_module, "class_names", None) or list(map(str, range(len(counts))))
+        names = pl_module.class_names or list(map(str, range(len(counts))))
         step = trainer.global_step
         writer.add_text("val/most_confused", most_confused(counts, names, self.pairs), step)
         if len(counts) <= self.max_drawn:
@@ -63,10 +58,10 @@ class ConfusionReport(Callback):
 
 
 def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:
-    """The largest entries off the diagonal, as a table.
+    """Format the largest entries off the diagonal as a table.
 
     Args:
-        counts: Images of each true class (row) that were taken for each class (column), int64.
+        counts: Images of each true class (row) that were predicted as each class (column), int64.
         names: Name of each class.
         pairs: Length of the table.
     """
@@ -79,35 +74,30 @@ def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:
         if errors[t, p] > 0
     ]
     if not rows:
-        return "No image was taken for another class than its own."
+        return "No image was predicted as another class than its own."
     header = ["true class", "predicted class", "images", "fraction of the class"]
     return Table(header, {"": rows}).markdown()
 
 
 def draw(counts: Tensor, names: list[str]) -> Figure:
-    """The matrix, each row in percent of its class.
-
-    Args:
-        counts: Images of each true class (row) that were taken for each class (column), int64.
-        names: Name of each class.
-    """
-    shares = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    """Draw the matrix, each row in percent of its class; arguments as of `most_confused`."""
+    percent = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     classes = len(counts)
     side = 2 + 0.36 * min(classes, 15) + 0.15 * max(classes - 15, 0)
     figure = Figure((side, side), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
+    axes.imshow(percent.numpy(), cmap="Blues", vmin=0, vmax=100)
     labels = [name if len(name) <= 18 else name[:17] + "…" for name in names]
     size = 9 if classes <= 25 else 6
     axes.set_xticks(range(classes), labels, rotation=90, fontsize=size)
     axes.set_yticks(range(classes), labels, fontsize=size)
-    axes.set_xlabel("taken for")
+    axes.set_xlabel("predicted")
     axes.set_ylabel("true class")
     axes.set_title("images of each class, in %", fontsize=10)
     if classes <= 15:
-        for row, column in torch.nonzero(shares >= 0.5).tolist():
-            share = shares[row, column].item()
-            color = "white" if share > 50 else "black"
+        for row, column in torch.nonzero(percent >= 0.5).tolist():
+            value = percent[row, column].item()
+            color = "white" if value > 50 else "black"
             text = {"ha": "center", "va": "center", "fontsize": 9, "color": color}
-            axes.text(column, row, f"{share:.0f}", text)
+            axes.text(column, row, f"{value:.0f}", text)
     return figure

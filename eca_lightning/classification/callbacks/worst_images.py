@@ -1,22 +1,22 @@
-"""The images that a classifier gets most wrong."""
+"""Show the validation images with the highest losses."""
 
-from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.summaries import summary_writer
+from eca_lightning.training.callbacks.validation_report import ValidationReport
 from eca_lightning.utils.distributed import gather_objects
 
 
-@dataclass
-class Scored:
-    """Images and what was made of them, the highest loss first.
+class Scored(NamedTuple):
+    """Images and their scores.
 
     Attributes:
         losses: Cross-entropy, (N,), float32; minus infinity for rows that only fill up a batch.
@@ -30,25 +30,16 @@ class Scored:
     predicted: Tensor
     images: Tensor
 
-    def worst(self, count: int) -> "Scored":
-        """Those with the highest losses; what is not a number counts as highest."""
-        order = self.losses.topk(min(count, len(self.losses))).indices
-        return Scored(*(tensor[order] for tensor in vars(self).values()))
 
-    def of_images(self) -> "Scored":
-        """Without the rows that only fill up a batch, on the CPU."""
-        kept = (self.labels >= 0).cpu()
-        return Scored(*(tensor.cpu()[kept] for tensor in vars(self).values()))
+def highest_losses(parts: list[Scored], count: int) -> Scored:
+    """Return the ``count`` images with the highest losses, in descending order; NaN comes first."""
+    together = Scored(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    order = together.losses.topk(min(count, len(together.losses))).indices
+    return Scored(*(tensor[order] for tensor in together))
 
 
-def together(parts: list[Scored]) -> Scored:
-    """All of them as one."""
-    columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return Scored(*(torch.cat(column) for column in columns))
-
-
-class WorstImages(Callback):
-    """Shows on TensorBoard the validation images with the highest losses, over all ranks.
+class WorstImages(ValidationReport):
+    """Show on TensorBoard the validation images with the highest losses, over all ranks.
 
     They are often mislabeled, ambiguous, or of a kind that training did not see. The image
     ``val/worst`` has their true and predicted classes as well.
@@ -57,60 +48,58 @@ class WorstImages(Callback):
         images: How many images to show.
     """
 
+    task = ImageClassifier
+    all_ranks = True
+
     def __init__(self, images: int = 16) -> None:
         if images < 1:
             raise ValueError(f"WorstImages: images must be at least 1, got {images}")
         self.images = images
-        self._worst: Scored | None = None
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def reset(self, pl_module: ImageClassifier) -> None:
+        """Forget the images."""
+        self._worst: list[Scored] = []
+
+    def collect(
+        self, trainer: Trainer, pl_module: Any, outputs: Tensor, batch: tuple[Tensor, Tensor]
     ) -> None:
-        """Keep the worst so far, on the device; the step's output are its logits, (N, classes)."""
-        if summary_writer(trainer) is None:
-            return
+        """Keep the worst so far on the device; the step returns the logits."""
         images, labels = batch
         losses = F.cross_entropy(outputs, labels, reduction="none", ignore_index=-1)
         losses = losses.masked_fill(labels < 0, -torch.inf)
-        worst = Scored(losses, labels, outputs.argmax(dim=1), images).worst(self.images)
-        if self._worst is not None:
-            worst = together([self._worst, worst]).worst(self.images)
-        self._worst = worst
+        scored = Scored(losses, labels, outputs.argmax(dim=1), images)
+        self._worst = [highest_losses([*self._worst, scored], self.images)]
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Collect the worst of all ranks and draw them."""
+    def report(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        """Gather the worst of all ranks and draw them."""
+        own = [Scored(*(tensor.cpu() for tensor in part)) for part in self._worst]
+        parts = [part for parts in gather_objects(trainer, own) for part in parts]
         writer = summary_writer(trainer)
-        if writer is None or self._worst is None:
+        if writer is None or not trainer.is_global_zero or not parts:
             return
-        worst = self._worst.of_images()
-        self._worst = None
-        worst = together(gather_objects(trainer, worst)).worst(self.images)
-        if trainer.is_global_zero and len(worst.losses):
-            names = getattr(pl_module, "class_names", None)
-            writer.add_figure("val/worst", draw(worst, names), trainer.global_step)
+        worst = highest_losses(parts, self.images)
+        counted = worst.labels >= 0
+        if counted.any():
+            worst = Scored(*(tensor[counted] for tensor in worst))
+            figure = draw(worst, pl_module.class_names)
+            writer.add_figure("val/worst", figure, trainer.global_step)
 
 
 def draw(worst: Scored, names: list[str] | None) -> Figure:
-    """A grid of images with their true class, predicted class and loss."""
+    """Draw a grid of images with their true class, predicted class and loss."""
     columns = min(4, len(worst.losses))
     rows = ceil(len(worst.losses) / columns)
     figure = Figure((1.5 * columns, 2 * rows), dpi=110, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in grid:
         axes.set_axis_off()
-    for axes, loss, label, predicted, image in zip(
+    for axes, loss, label, other, image in zip(
         grid,
         *(tensor.tolist() for tensor in (worst.losses, worst.labels, worst.predicted)),
         worst.images,
         strict=False,
     ):
-        true, taken = (names[k][:20] if names else str(k) for k in (label, predicted))
+        true, predicted = (names[k][:20] if names else str(k) for k in (label, other))
         axes.imshow(image.permute(1, 2, 0).numpy())
-        axes.set_title(f"{true}\ntaken for {taken}\nloss {loss:.2f}", fontsize=8)
+        axes.set_title(f"{true}\npredicted {predicted}\nloss {loss:.2f}", fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""What a detector finds, drawn on the images."""
+"""Draw ground truth and detections on images."""
 
 from itertools import chain
 from math import ceil
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -14,84 +14,77 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from eca_lightning.detection.task import Batch, Detections, ObjectDetector
 from eca_lightning.training.callbacks.summaries import summary_writer
+from eca_lightning.training.callbacks.validation_report import ValidationReport
+from eca_lightning.utils.checks import require
 
 _LEGIBLE_SIDE = 400
-"""Shorter side in pixels from which names can be written on an image."""
+"""Minimum length of the shorter side of an image on which names are readable, in pixels."""
 _FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 _COLORS = matplotlib.color_sequences["tab10"]
 
 
-class DetectionImages(Callback):
-    """Shows on TensorBoard a few validation images with what is there and what was found.
+class DetectionImages(ValidationReport):
+    """Show a few validation images on TensorBoard, with ground truth and detections.
 
-    The figure ``val/detections`` has a row an image, always the first of rank zero's: on the left
-    the ground truth, on the right the detections with their scores.
+    The figure ``val/detections`` has one row per image, always the first ones of rank zero: on the
+    left the ground truth, on the right the detections with their scores.
 
     Args:
         images: How many images to show.
         min_score: Detections with a lower score, from 0 to 1, are not drawn.
     """
 
+    task = ObjectDetector
+
     def __init__(self, images: int = 6, min_score: float = 0.5) -> None:
-        if images < 1:
-            raise ValueError(f"DetectionImages: images must be at least 1, got {images}")
-        require_score("DetectionImages: min_score", min_score)
+        require(images >= 1, "DetectionImages: images", "at least 1", images)
+        require(0 <= min_score <= 1, "DetectionImages: min_score", "from 0 to 1", min_score)
         self.images = images
         self.min_score = min_score
+
+    def reset(self, pl_module: ObjectDetector) -> None:
+        """Forget the images."""
         self._rows: list[tuple[Tensor, dict[str, Tensor], Detections]] = []
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first images; the step's output has the detections on each."""
-        if not isinstance(pl_module, ObjectDetector):
-            return
-        if summary_writer(trainer) is None or not trainer.is_global_zero:
-            return
-        wanted = self.images - len(self._rows)
-        for image, target, found in list(zip(*batch, outputs["detections"], strict=True))[:wanted]:
+    def collect(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch) -> None:
+        """Keep the first images; the step returns the detections on each."""
+        missing = self.images - len(self._rows)
+        rows = zip(*batch, outputs["detections"], strict=True)
+        for image, target, found in list(rows)[:missing]:
             self._rows.append((image.cpu(), _on_cpu(target), _on_cpu(found)))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them."""
+    def report(self, trainer: Trainer, pl_module: ObjectDetector) -> None:
+        """Draw the images."""
         writer = summary_writer(trainer)
         if writer is None or not self._rows:
             return
-        names = getattr(pl_module, "class_names", None)
+        names = pl_module.class_names
         drawn = [
-            [draw_objects(image, objects, names, self.min_score) for objects in (there, found)]
-            for image, there, found in self._rows
+            [draw_objects(image, objects, names, self.min_score) for objects in both]
+            for image, *both in self._rows
         ]
-        self._rows = []
         writer.add_figure("val/detections", _side_by_side(drawn), trainer.global_step)
 
 
 def require_score(name: str, value: float) -> None:
-    """Refuse a threshold that no score can be compared with."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be from 0 to 1, got {value}")
+    """Raise an error unless a threshold is from 0 to 1."""
+    require(0 <= value <= 1, name, "from 0 to 1", value)
 
 
 def draw_objects(
     image: Tensor, objects: dict[str, Tensor], names: list[str] | None, min_score: float = 0.0
 ) -> Tensor:
-    """Draw boxes, names, scores and, where there are some, masks on an image.
+    """Draw boxes, names, scores and masks on an image.
 
     Args:
-        image: (3, H, W), uint8; it is left untouched.
+        image: (3, H, W), uint8; it is not changed.
         objects: ``boxes`` (n, 4) XYXY in pixels and ``labels`` (n,); ``scores`` (n,) of detections,
-            ``iscrowd`` (n,) of the ground truth and ``masks`` (n, H, W) may be there. On the CPU.
-        names: Name of each label; its number if None.
+            ``iscrowd`` (n,) of the ground truth and ``masks`` (n, H, W) are optional. On the CPU.
+        names: Name of each label; None for its number.
         min_score: Detections with a lower score are left out.
 
     Returns:
-        (3, H, W), uint8; small images are enlarged by a whole number, so that names can be read.
+        (3, H, W), uint8; small images are enlarged by an integer factor, for readable names.
     """
     if "scores" in objects:
         kept = objects["scores"] >= min_score
@@ -141,7 +134,7 @@ def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _side_by_side(rows: list[list[Tensor]]) -> Figure:
-    """A grid of images with a row an image."""
+    """Draw a grid of images with one row per image."""
     heights = [row[0].shape[1] / row[0].shape[2] for row in rows]
     figure = Figure((9, 4.5 * sum(heights) + 0.4), dpi=100, layout="constrained")
     grid = figure.subplots(len(rows), 2, squeeze=False, height_ratios=heights)

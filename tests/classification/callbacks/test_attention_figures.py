@@ -55,8 +55,7 @@ def test_images_are_the_first_of_each_class_and_no_padding(fit, classifier, tiny
         [((tiny_data.labels == label) & counted).nonzero().flatten()[:7] for label in (0, 2)]
     )
     assert labels.tolist() == [0] * 7 + [2] * 7
-    inputs = ((tiny_data.images[taken] - model.mean) / model.std).float()
-    for layer, expected in gates_of(model.backbone, inputs):
+    for layer, expected in gates_of(model, tiny_data.images[taken]).items():
         torch.testing.assert_close(gates[layer], expected, rtol=1e-4, atol=1e-5)
 
 

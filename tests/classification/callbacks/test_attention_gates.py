@@ -36,11 +36,13 @@ def by_hooks(network, inputs):
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
 def test_are_those_that_scale_the_channels(attention, fused):
     torch.manual_seed(0)
-    network = BackboneConfig("resnet20", attention, num_classes=3, fused=fused).build()
-    inputs = torch.randn(4, 3, 16, 16)
-    expected = by_hooks(network, inputs)
+    model = ImageClassifier(BackboneConfig("resnet20", attention, num_classes=3, fused=fused))
+    network = model.backbone
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    expected = by_hooks(network, model.normalize(images))
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    found = dict(gates_of(network.train(), inputs))
+    network.train()
+    found = gates_of(model, images)
     assert list(found) == list(expected)
     assert len(found) == 9
     for layer, gates in found.items():
@@ -56,8 +58,7 @@ def test_figures_and_histograms_of_each_layer(fit, classifier, tiny_data, precis
     monitor = AttentionMonitor(images=10)  # two of each of the five batches
     events = fit(monitor, model=model, max_epochs=2, precision=precision)
     taken = tiny_data.images.view(5, 8, 3, 16, 16)[:, :2].flatten(0, 1)
-    inputs = ((taken - model.mean) / model.std).float()
-    expected = dict(gates_of(model.backbone, inputs))
+    expected = gates_of(model, taken)
     assert {f"gates/{layer}" for layer in expected} == set(events.tags("histograms"))
     for layer, gates in expected.items():
         outside = ((gates < 0.05) | (gates > 0.95)).float().mean()
@@ -85,7 +86,7 @@ def test_a_compiled_network_is_looked_at_uncompiled(monkeypatch):
     config = BackboneConfig("resnet20", "eca", num_classes=3)
     model = ImageClassifier(config)
     model.backbone._compiled_call_impl = lambda *_: pytest.fail("the compiled network ran")
-    assert len(dict(gates_of(model.backbone, torch.randn(2, 3, 16, 16)))) == 9
+    assert len(gates_of(model, torch.zeros(2, 3, 16, 16, dtype=torch.uint8))) == 9
 
 
 def test_number_of_images_must_be_positive():

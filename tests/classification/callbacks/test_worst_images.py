@@ -57,8 +57,8 @@ def test_each_image_is_drawn_with_its_classes():
     axes = worst_images.draw(worst, ["cat", "dog"]).axes
     shown = [a for a in axes if a.images]
     assert [a.images[0].get_array().max() for a in shown] == [0, 1, 2, 3, 4]
-    assert shown[0].get_title() == "cat\ntaken for dog\nloss 4.00"
-    assert worst_images.draw(worst, None).axes[0].get_title().startswith("0\ntaken for 1")
+    assert shown[0].get_title() == "cat\npredicted dog\nloss 4.00"
+    assert worst_images.draw(worst, None).axes[0].get_title().startswith("0\npredicted 1")
 
 
 def test_number_of_images_must_be_positive():
