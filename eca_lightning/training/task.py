@@ -1,6 +1,7 @@
 """What image classifiers and object detectors share as LightningModules."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.backbones.network import Stem, build_network
 from eca_lightning.training.hub import HubMixin
 from eca_lightning.training.optim import (
     horizon_in_steps,
@@ -114,9 +116,11 @@ class VisionTask(HubMixin, LightningModule):
             network: Options of a `BackboneConfig`, of which some may be missing. A task with
                 another kind of network overrides this method.
         """
-        options = {k: v for k, v in network.items() if k != "fused"}  # the tails' kernels
+        options = {k: v for k, v in network.items() if k != "fused"}  # which only picks kernels
         if options.get("attention") == "none":
             options["attention"] = None
+        if options.get("stem") and _is_default_stem(options["name"], options["stem"]):
+            options["stem"] = None
         return options
 
     @classmethod
@@ -204,6 +208,14 @@ class VisionTask(HubMixin, LightningModule):
         for name in self.data_attributes:
             setattr(self, name, checkpoint.get(name))
         self.loaded_scores = checkpoint.get("scores", {})
+
+
+@cache
+def _is_default_stem(name: str, stem: Stem) -> bool:
+    """Whether a stem is the one that a network has by default."""
+    with torch.device("meta"):
+        networks = [build_network(name, 1000, 3, choice).module for choice in (None, stem)]
+    return repr(networks[0]) == repr(networks[1])
 
 
 def require_uint8(images: Tensor) -> None:

@@ -211,10 +211,19 @@ def test_checkpoint_of_another_architecture_is_named(tiny_data, tmp_path):
         trainer(tmp_path).validate(other, datamodule=tiny_data, ckpt_path=tmp_path / "model.ckpt")
 
 
-def test_the_same_network_by_other_names_is_no_other_architecture():
-    saved = {"backbone": {"name": "resnet20", "attention": "none", "fused": True}}
-    given = {"backbone": {"name": "resnet20", "attention": None, "fused": "auto", "stem": None}}
-    assert ImageClassifier.architecture_differences(saved, given) == ""
+@pytest.mark.parametrize(
+    ("name", "stem", "same"),
+    [("resnet20", "small", True), ("resnet18", "imagenet", True), ("mobilenet_v2", "small", False)],
+)
+def test_the_same_network_in_other_words_is_no_other_architecture(name, stem, same):
+    saved = {"backbone": {"name": name, "attention": "none", "fused": True, "stem": stem}}
+    given = {"backbone": {"name": name, "attention": None, "fused": "auto", "stem": None}}
+    differences = ImageClassifier.architecture_differences(saved, given)
+    assert differences == ("" if same else "stem is 'small' in the checkpoint and None here")
+
+
+def test_a_checkpoint_without_a_classifier_is_named():
+    given = {"backbone": {"name": "resnet20"}}
     assert ImageClassifier.architecture_differences({}, given) == "it holds no classifier"
 
 

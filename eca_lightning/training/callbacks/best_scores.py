@@ -1,4 +1,4 @@
-"""TensorBoard's HPARAMS page: runs side by side, their options and what came of them."""
+"""Log the best scores and the options of a run for TensorBoard's HPARAMS page."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from eca_lightning.training.callbacks.run_description import run_config
 from eca_lightning.training.callbacks.summaries import tensorboard_logger
+from eca_lightning.training.task import VisionTask
 
 _TRAINER_OPTIONS = (
     "accumulate_grad_batches",
@@ -16,7 +17,7 @@ _TRAINER_OPTIONS = (
     "num_nodes",
     "precision",
 )
-"""Those of the trainer's options on which the result may depend."""
+"""Options of the trainer on which the result may depend."""
 
 _WITHOUT_EFFECT = (
     "batches_ahead",
@@ -27,15 +28,15 @@ _WITHOUT_EFFECT = (
     "num_workers",
     "os_cache",
 )
-"""Options of model and data on which it does not depend."""
+"""Options of model and data on which the result does not depend."""
 
 
 class BestScores(Callback):
-    """Logs the scores of the best validation so far, and makes them the HPARAMS page's metrics.
+    """Log the scores of the best validation so far as metrics of the HPARAMS page.
 
-    ``best/top1`` is the highest ``val/top1``; ``best/loss``, ``best/top5`` and so on belong to the
-    same validation, and so to ``best.ckpt``. A run without validation has ``last/loss`` and
-    ``last/top1``, the last of training.
+    ``best/top1`` (of detectors, ``best/box_AP``) is the highest ``val/top1``; ``best/loss``,
+    ``best/top5`` and so on belong to the same validation, and so to ``best.ckpt``. A run without
+    validation has ``last/loss`` and ``last/top1``, the last of training.
     """
 
     def __init__(self) -> None:
@@ -43,34 +44,35 @@ class BestScores(Callback):
         self._declared = False
 
     def state_dict(self) -> dict[str, Any]:
-        """The best scores: a resumed run goes on from them."""
+        """Return the best scores, which a resumed run continues from."""
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best scores of the run before."""
+        """Restore the best scores."""
         self._best = state_dict["best"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A new run, whose options are not written yet."""
+        """Forget that the options of another run were written."""
         self._declared = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the scores if they are better than any before."""
-        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if not fitting or not isinstance(pl_module, VisionTask):
             return
-        scores = _numbers(trainer, "val/", "best/")
-        if "best/top1" not in scores:
+        scores, main = _metrics(trainer, "val/", "best/"), f"best/{pl_module.main_metric}"
+        if main not in scores:
             return
-        if not self._best or scores["best/top1"] > self._best["best/top1"]:
-            # The page shows the first metric before one asks for more.
-            first = {"best/top1": scores["best/top1"]}
+        if not self._best or scores[main] > self._best[main]:
+            # The page shows its first metric by default.
+            first = {main: scores[main]}
             self._best = first | scores | {"best/epoch": float(trainer.current_epoch)}
         self._write(trainer, pl_module, self._best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Without validation, write what training came to."""
+        """Without validation, write the last metrics of training."""
         if not self._best:
-            self._write(trainer, pl_module, _numbers(trainer, "train/", "last/"))
+            self._write(trainer, pl_module, _metrics(trainer, "train/", "last/"))
 
     def _write(
         self, trainer: Trainer, pl_module: LightningModule, scores: dict[str, float]
@@ -87,14 +89,14 @@ class BestScores(Callback):
 
 
 def flat_options(config: dict[str, Any]) -> dict[str, Any]:
-    """The options of a config on which its result may depend, by names as short as can be.
+    """Return the options of a config on which the result may depend, by short names.
 
     ``model.init_args.optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}`` becomes
     ``optimizer: SGD`` and ``optimizer.lr: 0.1``. What is None is left out. The page sorts its
-    columns and shows the first five: ``attention``, ``backbone`` and ``batch_size`` are among them.
+    columns and shows the first five, with ``attention``, ``backbone`` and ``batch_size``.
 
     Args:
-        config: What :func:`run_config` returned.
+        config: What :func:`run_config` returns.
     """
     trainer = config.get("trainer", {})
     options = _flatten("model", config.get("model")) | _flatten("data", config.get("data"))
@@ -122,8 +124,8 @@ def _flatten(name: str, value: Any) -> dict[str, Any]:
     return flat
 
 
-def _numbers(trainer: Trainer, prefix: str, new_prefix: str) -> dict[str, float]:
-    """The metrics of all ranks whose names begin with a prefix; each rank must ask for them."""
+def _metrics(trainer: Trainer, prefix: str, new_prefix: str) -> dict[str, float]:
+    """Return the metrics with a prefix, under another; all ranks must call it."""
     return {
         new_prefix + name.removeprefix(prefix): float(value)
         for name, value in trainer.callback_metrics.items()

@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from eca_lightning import BestScores, CalibrationMonitor
-from eca_lightning.training.callbacks import best_scores as hyperparameters
+from eca_lightning.training.callbacks import best_scores
 from eca_lightning.training.callbacks.best_scores import flat_options
 
 
@@ -14,12 +14,12 @@ def script(monkeypatch):
     """Let BestScores see given accuracies."""
 
     def set_them(*accuracies):
-        given, numbers = iter(accuracies), hyperparameters._numbers
+        given, metrics = iter(accuracies), best_scores._metrics
 
         def scripted(trainer, prefix, new_prefix):
-            return numbers(trainer, prefix, new_prefix) | {f"{new_prefix}top1": next(given)}
+            return metrics(trainer, prefix, new_prefix) | {f"{new_prefix}top1": next(given)}
 
-        monkeypatch.setattr(hyperparameters, "_numbers", scripted)
+        monkeypatch.setattr(best_scores, "_metrics", scripted)
 
     return set_them
 
