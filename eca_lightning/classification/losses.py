@@ -1,4 +1,4 @@
-"""Losses of classification, on labels and on mixtures of labels alike."""
+"""Classification losses, on labels and on mixtures of labels."""
 
 from typing import Literal
 
@@ -16,23 +16,22 @@ def classification_loss(
     label_smoothing: float = 0.0,
     bce_target_threshold: float | None = None,
 ) -> Tensor:
-    """The mean loss of a batch.
+    """Compute the mean loss of a batch.
 
-    A row without a label has no weight, and a mixture the weight of its labeled share: all others
-    weigh 1.
+    A row without a label has weight 0, a mixture the weight of its labeled fraction, all others 1.
 
     Args:
         logits: Logits (N, K).
-        targets: Labels (N,) int64, -1 for none; or shares of the classes (N, K) of floating point,
+        targets: Labels (N,) int64, -1 for none; or class probabilities (N, K) of floating point,
             which add up to 1 in each row, to less where a part has no label.
-        name: ``cross_entropy``, or ``binary_cross_entropy``: each class is a yes or no of its own,
-            and the loss is the mean over classes as well (Wightman et al., arXiv 2110.00476).
-        label_smoothing: Share of each target spread evenly over all classes.
+        name: ``cross_entropy``, or ``binary_cross_entropy``: each class is a binary target, and the
+            loss is the mean over classes as well (Wightman et al., arXiv 2110.00476).
+        label_smoothing: Fraction of each target spread evenly over all classes.
         bce_target_threshold: For ``binary_cross_entropy``, after smoothing: targets above it become
-            1 and all others 0, so that each class of a mixture is a full yes.
+            1 and all others 0, so that each class of a mixture is fully present.
 
     Returns:
-        The loss, without dimensions, in float32 or better.
+        The loss, a scalar in float32 or float64.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     classes = logits.shape[1]
@@ -52,6 +51,6 @@ def classification_loss(
 
 
 def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """Turn labels (N,) int64 into targets (N, K) float32: a 1 in each row, none for -1."""
+    """Map labels (N,) int64 to one-hot targets (N, K) float32; -1 becomes a row of zeros."""
     labeled = labels >= 0
     return F.one_hot(labels.where(labeled, 0), num_classes) * labeled[:, None].float()

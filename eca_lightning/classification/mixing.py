@@ -1,4 +1,4 @@
-"""Mixup and CutMix: training on mixtures of two images and of their labels."""
+"""Mixup and CutMix: mix pairs of images and their labels."""
 
 from dataclasses import dataclass
 
@@ -11,20 +11,20 @@ from eca_lightning.classification.losses import soft_targets
 
 @dataclass(frozen=True)
 class Mixing:
-    """Which mixtures a training batch is turned into, one kind and one share for all its images.
+    """Mix the images of a training batch, with one method and one ratio per batch.
 
-    Each image is mixed with the one before it in the batch. Where both kinds are given, they take
-    turns at random, evenly. torchvision mixes; the randomness is torch's CPU generator's.
+    Each image is mixed with the one before it in the batch. If both methods are given, each batch
+    uses one of them with equal probability. Random numbers are those of torch's CPU generator.
 
     Args:
-        mixup: Alpha of mixup, which blends two images (Zhang et al., arXiv 1710.09412): the share
-            of the first is Beta(alpha, alpha) distributed. 0 leaves mixup out.
+        mixup: Alpha of mixup, which blends two images (Zhang et al., arXiv 1710.09412): the
+            fraction of the first is Beta(alpha, alpha) distributed. 0 leaves mixup out.
         cutmix: Alpha of CutMix, which pastes a box of one image into another (Yun et al., arXiv
-            1905.04899), the area distributed likewise. 0 leaves CutMix out.
-        probability: Chance of a batch to be mixed at all.
+            1905.04899), the fraction of the area distributed likewise. 0 leaves CutMix out.
+        probability: Probability that a batch is mixed.
 
     Raises:
-        ValueError: If a value is out of range, or both kinds are left out.
+        ValueError: If a value is out of range, or both methods are left out.
     """
 
     mixup: float = 0.0
@@ -44,20 +44,20 @@ class Mixing:
         """Mix a batch.
 
         Args:
-            images: Normalized images (N, C, H, W), of floating point.
+            images: Normalized images (N, C, H, W), floating point.
             labels: Labels (N,) int64; -1 for rows without one.
             num_classes: Number of classes K.
 
         Returns:
             Images as before, and targets (N, K) float32 which add up to 1 in each row; to less
-            where a row without a label has a share.
+            where a row without a label is mixed in.
         """
         targets = soft_targets(labels, num_classes)
-        kinds: list[v2.Transform] = []
+        methods: list[v2.Transform] = []
         if self.mixup:
-            kinds.append(v2.MixUp(alpha=self.mixup, num_classes=num_classes))
+            methods.append(v2.MixUp(alpha=self.mixup, num_classes=num_classes))
         if self.cutmix:
-            kinds.append(v2.CutMix(alpha=self.cutmix, num_classes=num_classes))
+            methods.append(v2.CutMix(alpha=self.cutmix, num_classes=num_classes))
         if torch.rand(()) >= self.probability:
             return images, targets
-        return kinds[int(torch.randint(len(kinds), ()))](images, targets)
+        return methods[int(torch.randint(len(methods), ()))](images, targets)

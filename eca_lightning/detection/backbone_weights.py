@@ -1,4 +1,4 @@
-"""ImageNet weights for the backbone of a detector."""
+"""Load a classifier's weights into the backbone of a detector."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +15,8 @@ from eca_lightning.weights.read import read_weights
 def load_backbone(detector: nn.Module, path: str | Path) -> str:
     """Load the weights of a classification network into the backbone of a detector, in place.
 
-    All but the classifier has to agree in name and shape, both ways. Only the norms' counters of
-    batches, which change no output, may be on one side alone.
+    All weights but the classifier's must match in name and shape, both ways. Only the norms'
+    counters of batches, which do not change the output, may be missing on one side.
 
     Args:
         detector: What `eca_lightning.detection.networks.DetectorConfig.build` makes.
@@ -24,12 +24,12 @@ def load_backbone(detector: nn.Module, path: str | Path) -> str:
             `ImageClassifier` or of the original project, or a state dict.
 
     Returns:
-        One line that says what was loaded, for the log.
+        What was loaded, in one line for the log.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read, or its weights are not those of the backbone; the
-            detector is then as it was.
+        ValueError: If the file cannot be read, or its weights do not match the backbone; the
+            detector is then unchanged.
     """
     weights = read_weights(path)
     network: Any = detector

@@ -1,1 +1,1 @@
-"""What both kinds of runs share: optimizers, schedules, checkpoints."""
+"""What classification and detection share: the base task, optimization and checkpoints."""

@@ -1,4 +1,4 @@
-"""What the Hugging Face Hub shows of a model: its card, README.md."""
+"""Write the model card of a task for the Hugging Face Hub."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,12 +34,12 @@ Networks](https://arxiv.org/abs/1910.03151), CVPR 2020.
 
 
 def model_card(task: Any, metadata: Mapping[str, Any]) -> Any:
-    """Write the card of a task from its config and the scores that it knows.
+    """Write the card of a task from its config and its scores.
 
     Args:
         task: An `ImageClassifier` or an `ObjectDetector`.
         metadata: Fields of the card's metadata, see `huggingface_hub.ModelCardData`. The scores are
-            added to them if ``datasets`` is among them: the Hub has no scores without a data set.
+            added if ``datasets`` is among them, as the Hub lists scores by data set.
 
     Returns:
         A `huggingface_hub.ModelCard`.
@@ -84,7 +84,7 @@ def _classes(count: int, names: Sequence[str]) -> str:
 
 
 def _results(data: Any, scores: Mapping[str, float]) -> list[Any]:
-    """The scores as the Hub lists them."""
+    """Return the scores in the Hub's form."""
     from huggingface_hub import EvalResult
 
     dataset = data.datasets if isinstance(data.datasets, str) else data.datasets[0]

@@ -69,7 +69,7 @@ def scale_learning_rate(optimizer: Optimizer, batch: int, reference_batch: int) 
 
 
 def horizon_in_steps(trainer: Trainer) -> dict[str, int]:
-    """Count the optimizer steps that a schedule is stretched over.
+    """Count the optimizer steps of a run and of an epoch.
 
     Args:
         trainer: A trainer that is about to fit.
@@ -78,7 +78,7 @@ def horizon_in_steps(trainer: Trainer) -> dict[str, int]:
         ``total_steps`` of the run and ``steps_per_epoch``.
 
     Raises:
-        ValueError: If the run or its training set has no known end.
+        ValueError: If the length of the run or of its training set is unknown.
     """
     total_steps = trainer.estimated_stepping_batches  # sets num_training_batches as well
     batches = trainer.num_training_batches

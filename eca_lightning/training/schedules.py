@@ -1,4 +1,4 @@
-"""The learning rate of each optimizer step, as a function of nothing but the step."""
+"""A learning rate schedule that is a function of the optimizer step alone."""
 
 import math
 from bisect import bisect_right
@@ -12,11 +12,11 @@ Decay = Literal["linear", "cosine", "step", "exponential"]
 
 
 class WarmupThenDecay(LRScheduler):
-    """Rises to the optimizer's learning rate over the first epochs, then decays to the run's end.
+    """Warm up to the optimizer's learning rate over the first epochs, then decay to the run's end.
 
-    Epochs are fractions of steps here: step t belongs to epoch t / steps_per_epoch, and all shapes
-    are interpolated per step, as in FFCV's recipes. torch would need three schedulers chained, each
-    of which counts its own steps. Use it with ``lr_interval: step``.
+    Epochs are fractional: step t is at epoch t / steps_per_epoch, and all shapes are interpolated
+    per step, as in FFCV's recipes. torch would need a chain of three schedulers, each of which
+    counts its own steps. Use it with ``lr_interval: step``.
 
     Args:
         optimizer: The optimizer; its learning rates, after scaling, are the peaks.
@@ -25,16 +25,16 @@ class WarmupThenDecay(LRScheduler):
         decay: ``linear`` and ``cosine`` reach ``end_fraction`` of the peak after the last step,
             ``step`` multiplies by ``gamma`` at each milestone, ``exponential`` by ``gamma`` over
             each epoch after the warm-up.
-        warmup_epochs: Length of the rise; 0 starts at the peak.
-        warmup: Shape of the rise, ``linear`` or half a ``cosine``.
-        start_fraction: First learning rate of the rise as a fraction of the peak.
+        warmup_epochs: Length of the warm-up; 0 starts at the peak.
+        warmup: Shape of the warm-up, ``linear`` or half a ``cosine``.
+        start_fraction: First learning rate of the warm-up as a fraction of the peak.
         end_fraction: For ``linear`` and ``cosine``, the end as a fraction of the peak.
         milestones: For ``step``, epochs counted from the run's first.
         gamma: For ``step`` and ``exponential``.
 
     Raises:
-        ValueError: If the number of steps is missing or a checkpoint's is another one, or an option
-            is out of range or of another decay.
+        ValueError: If the number of steps is missing or differs from a checkpoint's, or an option
+            is out of range or belongs to another decay.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class WarmupThenDecay(LRScheduler):
             )
         if (decay == "step") != bool(milestones) or list(milestones) != sorted(milestones):
             raise ValueError(
-                "WarmupThenDecay: give rising milestones with decay: step and with no other, "
+                "WarmupThenDecay: give increasing milestones with decay: step and with no other, "
                 f"got {list(milestones)} with decay: {decay}"
             )
         if (decay in ("step", "exponential")) != (gamma is not None):
@@ -79,7 +79,7 @@ class WarmupThenDecay(LRScheduler):
         super().__init__(optimizer)
 
     def factor(self, step: int) -> float:
-        """The learning rate at an optimizer step, from 0, as a fraction of the peak."""
+        """Return the learning rate at an optimizer step, from 0, as a fraction of the peak."""
         epoch = step / self.steps_per_epoch
         if epoch < self.warmup_epochs:
             risen = _progress(self.warmup, epoch / self.warmup_epochs)
@@ -94,11 +94,11 @@ class WarmupThenDecay(LRScheduler):
         return 1 - (1 - self.end_fraction) * fallen
 
     def get_lr(self) -> list[Any]:
-        """The learning rate of each parameter group at the present step."""
+        """Return the learning rate of each parameter group at the current step."""
         return [peak * self.factor(self.last_epoch) for peak in self.base_lrs]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint stopped."""
+        """Restore the state of a checkpoint."""
         steps = state_dict.get("total_steps")
         if steps != self.total_steps:
             raise ValueError(
@@ -108,5 +108,5 @@ class WarmupThenDecay(LRScheduler):
         super().load_state_dict(state_dict)
 
 
-def _progress(shape: str, share: float) -> float:
-    return share if shape == "linear" else (1 - math.cos(math.pi * share)) / 2
+def _progress(shape: str, fraction: float) -> float:
+    return fraction if shape == "linear" else (1 - math.cos(math.pi * fraction)) / 2

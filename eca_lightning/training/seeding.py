@@ -1,4 +1,4 @@
-"""Random numbers that a resumed run draws as an uninterrupted one does."""
+"""Seed each training step, so that a resumed run draws what an uninterrupted one would have."""
 
 import os
 
@@ -10,11 +10,11 @@ from lightning.pytorch import LightningModule
 def seed_from_place(module: LightningModule, batch_index: int) -> None:
     """Seed torch's generators from the run's seed, the epoch, the batch and the rank.
 
-    No checkpoint holds their state. To be called at the start of each training batch.
+    No checkpoint holds their state. Call it at the start of each training batch.
 
     Args:
         module: A module that a trainer is fitting.
-        batch_index: Place of the batch in its epoch, from 0.
+        batch_index: Index of the batch in its epoch.
     """
     seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
     place = np.random.SeedSequence((seed, module.current_epoch, batch_index, module.global_rank))

@@ -1,4 +1,4 @@
-"""A Slurm job that stops before its time is up, and wants to go on."""
+"""Requeue a Slurm job that is stopped before it is done."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 
 def requeue() -> None:
-    """Put this job, if it is one of Slurm's, back in the queue."""
+    """Requeue this process's Slurm job, if there is one."""
     if "SLURM_JOB_ID" not in os.environ:
         return
     job = os.environ["SLURM_JOB_ID"]
@@ -17,6 +17,6 @@ def requeue() -> None:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or error
-        rank_zero_warn(f"Slurm did not put job {job} back in the queue: {reason}")
+        rank_zero_warn(f"Slurm did not requeue job {job}: {reason}")
     else:
-        rank_zero_info(f"Job {job} is back in Slurm's queue")
+        rank_zero_info(f"Slurm has requeued job {job}")

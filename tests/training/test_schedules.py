@@ -127,9 +127,9 @@ def test_needs_the_number_of_steps():
     [
         ({"warmup_epochs": -1}, "at least 0"),
         ({"start_fraction": 1.5}, "fractions from 0 to 1"),
-        ({"decay": "step", "gamma": 0.1}, "give rising milestones"),
-        ({"decay": "step", "gamma": 0.1, "milestones": [6, 3]}, "give rising milestones"),
-        ({"milestones": [3]}, "give rising milestones"),
+        ({"decay": "step", "gamma": 0.1}, "give increasing milestones"),
+        ({"decay": "step", "gamma": 0.1, "milestones": [6, 3]}, "give increasing milestones"),
+        ({"milestones": [3]}, "give increasing milestones"),
         ({"decay": "exponential"}, "give gamma"),
         ({"gamma": 0.1}, "give gamma"),
     ],

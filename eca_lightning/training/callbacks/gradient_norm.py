@@ -1,4 +1,4 @@
-"""The length of the gradient."""
+"""Log the global L2 norm of the gradients."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.utils import get_total_norm
@@ -8,16 +8,16 @@ from eca_lightning.training.callbacks.summaries import is_logging_step
 
 
 class GradientNormMonitor(Callback):
-    """Logs ``train/gradient_norm``: the L2 norm of all gradients together, before clipping.
+    """Log ``train/gradient_norm``: the L2 norm of all gradients together, before clipping.
 
-    It is taken at the logger's interval only, of the mean over ranks and accumulated batches, and
-    without the factor by which float16 training scales its loss.
+    It is computed at the logger's interval only, of the mean over ranks and accumulated batches,
+    without the scale of the loss in float16 training.
     """
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Log the norm if the step ahead is logged."""
+        """Log the norm if the next step is logged."""
         if not is_logging_step(trainer, trainer.global_step + 1):
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

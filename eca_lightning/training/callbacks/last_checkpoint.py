@@ -1,10 +1,9 @@
-"""The checkpoint from which a run goes on, and stopping at a signal.
+"""Keep the checkpoint from which a run resumes, and stop at a signal.
 
-Lightning's ModelCheckpoint does not fit. In mid-epoch it saves where a validation is still to come,
-which the resumed run then leaves out; by the clock it saves amid accumulated gradients, which are
-lost. Lightning's handlers of signals act wherever the signal finds the process: with several ranks
-they wait for one another at different places, and under Slurm they save amid a step, to a folder
-where another run takes the file up.
+Lightning's ModelCheckpoint does not fit. In mid-epoch it saves before a validation that the resumed
+run then skips; at a time interval it saves while gradients are accumulated, which are lost.
+Lightning's signal handlers act at any place: several ranks wait for one another at different
+places, and under Slurm they save within a step, to a folder where another run finds the file.
 """
 
 import signal
@@ -25,26 +24,26 @@ from eca_lightning.training.checkpoint_io import LAST
 from eca_lightning.training.slurm import requeue
 
 _BEGUN = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-"""Lightning's counts of a validation that stopped in its first batch: all of it is run again."""
+"""Lightning's counts of a validation that was interrupted in its first batch: it starts again."""
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``, with which a run that was stopped goes on as if it had not been.
+    """Keep ``last.ckpt``, from which a run resumes as if it had not been stopped.
 
-    It is written before each validation and at the end of each epoch, besides after so many steps
-    or so much time, always where no accumulated gradients are open. SIGTERM and SIGUSR1 end the run
-    at the next such place, or within a validation, whose checkpoint is written already; all ranks
-    agree on it, whichever got the signal. The exit status is 128 plus the signal's number, by which
-    launchers know that it is worth another start. At SIGUSR1 a Slurm job is put back in the queue;
-    SIGTERM comes from ``scancel`` as well, and then nobody wants it back.
+    It is written before each validation and at the end of each epoch, and also at intervals of
+    steps or time, never while gradients are accumulated. SIGTERM and SIGUSR1 end the run at the
+    next such place, or within a validation, whose checkpoint is written already; all ranks agree on
+    it, whichever got the signal. The exit status is 128 plus the signal's number, which tells
+    launchers to start the run again. At SIGUSR1 a Slurm job is requeued; not at SIGTERM, which
+    ``scancel`` sends.
 
     Args:
-        dirpath: Folder of the file; that of the run's other checkpoints by default.
-        every_n_train_steps: Optimizer steps after which it is written besides.
-        train_time_interval: Time after which it is written besides.
+        dirpath: Folder of the file. Default: that of the run's other checkpoints.
+        every_n_train_steps: Interval in optimizer steps.
+        train_time_interval: Interval in time.
 
     Raises:
-        ValueError: ``every_n_train_steps`` is below 1.
+        ValueError: If ``every_n_train_steps`` is below 1.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the folder, once the other checkpoints have theirs."""
+        """Choose the folder, once the other checkpoints have theirs."""
         others = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
         default = Path(trainer.log_dir or trainer.default_root_dir, "checkpoints")
         self._path = Path(self.dirpath or next((c.dirpath for c in others), None) or default, LAST)
@@ -75,14 +74,14 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = None
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over from Lightning, which has just taken them."""
+        """Handle the signals in place of Lightning, which has just set its handlers."""
         self._listen()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over, and start the clock.
+        """Handle the signals, and start the clock.
 
         Raises:
-            ValueError: A validation would come amid accumulated gradients.
+            ValueError: If a validation would come while gradients are accumulated.
         """
         self._listen()
         self._saved_at = time.monotonic()
@@ -91,7 +90,7 @@ class LastCheckpoint(Checkpoint):
     def _listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGUSR1):
-                signal.signal(number, self._note)  # Lightning puts the old ones back in the end
+                signal.signal(number, self._note)  # Lightning restores the old ones
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
@@ -104,7 +103,7 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save or stop, unless gradients are open or a better place is just ahead."""
+        """Save or stop, unless gradients are accumulated or a better place follows."""
         loop: Any = trainer.fit_loop.epoch_loop
         if (
             loop._should_accumulate()
@@ -118,7 +117,7 @@ class LastCheckpoint(Checkpoint):
         self._stop(trainer, number)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what the validation does not change, so that within it nothing can be lost."""
+        """Save before the validation, so that a stop within it loses nothing."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._validation_is_ahead = True
             self._save(trainer)
@@ -128,7 +127,7 @@ class LastCheckpoint(Checkpoint):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Stop, without the figures of this validation."""
+        """Stop, without the metrics of this validation."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._stop(trainer, self._agree(trainer)[1])
 
@@ -140,7 +139,7 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Have the resumed run do the validation that is ahead."""
+        """Have the resumed run do the validation that follows."""
         if self._validation_is_ahead:
             progress = {"total": {**_BEGUN}, "current": {**_BEGUN}, "is_last_batch": False}
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
@@ -148,15 +147,15 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Say from where the run can go on."""
+        """Log from where the run can be resumed."""
         if self._saved_step is not None and not isinstance(exception, SystemExit):
             rank_zero_info(
                 f"The run ended at step {trainer.global_step}. {self._path} is of step "
-                f"{self._saved_step}: --ckpt_path auto goes on from there"
+                f"{self._saved_step}: resume from it with --ckpt_path auto"
             )
 
     def _agree(self, trainer: Trainer) -> tuple[bool, int]:
-        """Whether it is time to save, and the signal, if any, to stop by: the same on all ranks."""
+        """Return whether to save, and the signal to stop at or 0, the same on all ranks."""
         step, interval = trainer.global_step, self.train_time_interval
         due = interval is not None and time.monotonic() - self._saved_at >= interval.total_seconds()
         if self.every_n_train_steps is not None:
@@ -164,8 +163,8 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size == 1:
             return due, self._signal
         wishes = torch.tensor([int(due), self._signal], device=trainer.strategy.root_device)
-        # Not the strategy's own reduction, which has a barrier before it. Lightning's loop as well
-        # has the ranks wait for one another once a batch, so that this adds no other stop.
+        # Not the strategy's reduction, which has a barrier before it. Lightning's loop synchronizes
+        # the ranks once per batch as well, so that this adds no wait.
         torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX)
         save, number = wishes.tolist()
         return bool(save), number
@@ -176,10 +175,10 @@ class LastCheckpoint(Checkpoint):
             self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _stop(self, trainer: Trainer, number: int) -> None:
-        """End the run if there was a signal.
+        """Exit if there was a signal.
 
         Raises:
-            SystemExit: With the status that belongs to the signal.
+            SystemExit: With the status of the signal.
         """
         if not number:
             return
@@ -187,7 +186,7 @@ class LastCheckpoint(Checkpoint):
         trainer.strategy.barrier()
         rank_zero_info(
             f"{signal.Signals(number).name}: {self._path} is of step {trainer.global_step}; "
-            "the same command with --ckpt_path auto goes on from there"
+            "resume with the same command and --ckpt_path auto"
         )
         if number == signal.SIGUSR1 and trainer.is_global_zero:
             requeue()
@@ -199,14 +198,14 @@ class LastCheckpoint(Checkpoint):
 
 
 def _require_closed_gradients(trainer: Trainer) -> None:
-    """Refuse validations amid accumulated gradients, which no checkpoint holds."""
+    """Raise an error if a validation would come while gradients are accumulated."""
     untyped: Any = trainer
     window, every = untyped.accumulate_grad_batches, untyped.val_check_batch
-    batches = untyped.num_training_batches  # after which no gradients are open
+    batches = untyped.num_training_batches  # after which no gradients are accumulated
     if window == 1 or not untyped.enable_validation or every == float("inf"):
         return
     if every is None:
-        when = "by the clock"
+        when = "at a time interval"
     elif every % batches == 0:
         return
     elif every % window or (untyped.check_val_every_n_epoch is None and batches % window):
@@ -214,7 +213,7 @@ def _require_closed_gradients(trainer: Trainer) -> None:
     else:
         return
     raise ValueError(
-        f"a validation {when} comes amid {window} batches whose gradients are accumulated, and its "
-        "checkpoint would lose them: give trainer.val_check_interval as a number of batches, a "
+        f"a validation {when} comes while the gradients of {window} batches are accumulated, and "
+        "its checkpoint would lose them: set trainer.val_check_interval to a number of batches, a "
         f"multiple of {window}"
     )

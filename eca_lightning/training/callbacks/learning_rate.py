@@ -1,4 +1,4 @@
-"""The learning rate, where there is a logger.
+"""Log the learning rate, if there is a logger.
 
 Lightning's LearningRateMonitor refuses to run without a logger: ``--trainer.logger false`` would
 stop every recipe that has it among its callbacks.
@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor as LightningsLearnin
 
 
 class LearningRateMonitor(LightningsLearningRateMonitor):
-    """Logs the learning rate of each parameter group as ``lr-SGD/pg1`` and so on."""
+    """Log the learning rate of each parameter group as ``lr-SGD/pg1`` and so on."""
 
     def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Find the names of the optimizers and schedules."""
@@ -19,11 +19,11 @@ class LearningRateMonitor(LightningsLearningRateMonitor):
             super().on_train_start(trainer, *args, **kwargs)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Log what schedules by the step have set."""
+        """Log the learning rates of schedules that advance per step."""
         if trainer.loggers:
             super().on_train_batch_start(trainer, *args, **kwargs)
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Log what schedules by the epoch have set."""
+        """Log the learning rates of schedules that advance per epoch."""
         if trainer.loggers:
             super().on_train_epoch_start(trainer, *args, **kwargs)

@@ -1,7 +1,7 @@
-"""The end of a run whose loss is no number any more.
+"""Stop training when the loss is NaN or infinite.
 
-Lightning's SpikeDetection does not fit: it makes the ranks wait for one another at every step, its
-own state cannot be loaded again, and it names a batch by a number that says nothing of its samples.
+Lightning's SpikeDetection does not fit: it synchronizes the ranks at every step, its state cannot
+be loaded again, and it names a batch by its number, not by its samples.
 """
 
 import json
@@ -14,24 +14,24 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from eca_lightning.data.epoch_loader import EpochLoader, IndexedLoader
+from eca_lightning.utils.distributed import gather_objects
 
 REPORT = "non_finite_loss.json"
 
 
 class LossGuard(Callback):
-    """Stops at a loss that is infinite or not a number, before any checkpoint holds what it left.
+    """Stop when the loss is NaN or infinite, before a checkpoint is written with such weights.
 
-    Losses are looked at when metrics are logged and when a checkpoint is about to be written, so
-    that the GPU need not be waited for in between. The samples of the first bad batch are written
-    to ``non_finite_loss.json`` in the run's folder: with them, the epoch and the seed the batch can
-    be made again.
+    Losses are checked when metrics are logged and before a checkpoint is written, so that no other
+    step waits for the GPU. The samples of the first bad batch are written to
+    ``non_finite_loss.json`` in the run's folder: with the epoch and the seed they reproduce it.
     """
 
     def __init__(self) -> None:
         self._losses: list[tuple[int, int, Tensor]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the run before."""
+        """Forget the losses of another run."""
         self._losses = []
 
     def on_train_batch_end(
@@ -42,24 +42,24 @@ class LossGuard(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Remember a loss; look at all at the logger's interval."""
+        """Keep a loss; check all at the logger's interval."""
         if outputs:
             self._losses.append((trainer.current_epoch, batch_idx, outputs["loss"].detach()))
         if (batch_idx + 1) % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
-            self._look(trainer)
+            self._check(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Look before a checkpoint is written, unless other ranks may not take part in it."""
+        """Check before a checkpoint is written, unless other ranks may not write it."""
         if trainer.state.fn == "fit" and not trainer.interrupted:
-            self._look(trainer)
+            self._check(trainer)
 
-    def _look(self, trainer: Trainer) -> None:
+    def _check(self, trainer: Trainer) -> None:
         """Check the losses since the last time, on all ranks.
 
         Raises:
-            FloatingPointError: One is not finite, on this rank or another.
+            FloatingPointError: If one is not finite, on this rank or another.
         """
         losses, self._losses = self._losses, []
         finite = torch.stack([loss for *_, loss in losses]).isfinite().tolist() if losses else []
@@ -67,11 +67,7 @@ class LossGuard(Callback):
         own = _report(trainer, *found[0]) if found else None
         if not trainer.strategy.reduce_boolean_decision(own is not None, all=False):
             return
-        reports = [own]
-        if trainer.world_size > 1:
-            reports *= trainer.world_size
-            torch.distributed.all_gather_object(reports, own)
-        bad = [report for report in reports if report is not None]
+        bad = [report for report in gather_objects(trainer, own) if report is not None]
         first = min((report["epoch"], report["batch"]) for report in bad)
         bad = [report for report in bad if (report["epoch"], report["batch"]) == first]
         path = Path(trainer.log_dir or trainer.default_root_dir) / REPORT
@@ -80,14 +76,14 @@ class LossGuard(Callback):
             path.write_text(json.dumps(bad))
         raise FloatingPointError(
             f"the loss is {bad[0]['loss']} at batch {first[1]} of epoch {first[0]}. Its samples "
-            f"are named in {path}, and no checkpoint is from after it: look at them, clip the "
-            "gradients (--trainer.gradient_clip_val) or take a wider precision, and go on with "
+            f"are listed in {path}, and no checkpoint was written after it: check them, clip the "
+            "gradients (--trainer.gradient_clip_val) or use a higher precision, and resume with "
             "--ckpt_path auto"
         )
 
 
 def _report(trainer: Trainer, epoch: int, batch: int, loss: Tensor) -> dict[str, Any]:
-    """What it takes to make a batch again; samples are -1 where the batch is padded."""
+    """Return what reproduces a batch; samples are -1 where the batch is padded."""
     loader: Any = trainer.train_dataloader
     value = loss.item()
     return {

@@ -1,46 +1,44 @@
-"""How fast a run trains, and whether it waits for its data.
+"""Log images per second, and the fraction of the time that training waits for data.
 
-Lightning's ThroughputMonitor does not fit: it stops the CPU at every step until the GPU has caught
-up, tells nothing of the data, counts batches of different sizes as equal, and needs a function that
-YAML cannot hold.
+Lightning's ThroughputMonitor does not fit: it synchronizes with the GPU at every step, does not
+measure the data loading, counts batches of different sizes as equal, and needs a function that YAML
+cannot hold.
 """
 
 from time import perf_counter
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from eca_lightning.training.callbacks.summaries import is_logging_step
 
 FETCH = "train_dataloader_next"
-"""How the name ends by which Lightning's loop tells the profiler that it asks for a batch."""
+"""End of the name under which Lightning's loop profiles the loading of a batch."""
 
 
 class SpeedMonitor(Callback):
-    """Logs ``train/images_per_s`` and, in the progress bar as well, ``train/data_wait``.
+    """Log ``train/images_per_s`` and, in the progress bar as well, ``train/data_wait``.
 
     Both are means over the steps since they were last logged. The images of all ranks are counted.
-    The wait is the fraction of the time, from 0 to 1, in which the training loop could do nothing
-    but wait for the loader, on the rank that waits most: if it is far from 0, the GPU starves, and
-    the loader needs more workers or images that are cheaper to decode. What happens between the
-    steps' last batch and the next one's request (validation, checkpoints) counts for neither.
+    The wait is the fraction of the time, from 0 to 1, in which the training loop only waits for the
+    loader, on the rank that waits most: if it is far from 0, the GPU is idle, and the loader needs
+    more workers or images that are cheaper to decode. Validation and checkpoints count for neither.
     """
 
     def __init__(self) -> None:
         self._profiler: Any = None
-        self._restart()
+        self._restart(step=0)
 
-    def _restart(self) -> None:
+    def _restart(self, step: int, now: float | None = None) -> None:
         self._images = 0
         self._seconds = 0.0
         self._waited = 0.0
-        self._running_since: float | None = None
+        self._running_since = now
         self._asked_at = 0.0
-        self._logged_step = 0
+        self._logged_step = step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen in when the loop tells the profiler that it waits for data."""
+        """Measure the time in which the loop, by its calls of the profiler, waits for data."""
         if stage != "fit" or self._profiler is not None:
             return
         untyped: Any = trainer
@@ -63,13 +61,13 @@ class SpeedMonitor(Callback):
         profiler.start, profiler.stop = start_and_note, stop_and_note
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the profiler as it was."""
+        """Restore the profiler."""
         self._release()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Leave the profiler as it was."""
+        """Restore the profiler."""
         self._release()
 
     def _release(self) -> None:
@@ -78,16 +76,15 @@ class SpeedMonitor(Callback):
             self._profiler = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the run before."""
-        self._restart()
-        self._logged_step = trainer.global_step
+        """Forget another run."""
+        self._restart(trainer.global_step)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock until a training batch is asked for."""
+        """Stop the clock until the next training batch is loaded."""
         self._pause()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock until a training batch is asked for."""
+        """Stop the clock until the next training batch is loaded."""
         self._pause()
 
     def _pause(self) -> None:
@@ -96,12 +93,7 @@ class SpeedMonitor(Callback):
             self._running_since = None
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the images of a batch, and log at the logger's interval."""
         self._images += len(batch[0])
@@ -113,8 +105,5 @@ class SpeedMonitor(Callback):
         seconds = self._seconds + now - since
         speed, wait = self._images / seconds, self._waited / seconds
         pl_module.log("train/images_per_s", speed, sync_dist=True, reduce_fx="sum")
-        # The bar has the steps a second already.
         pl_module.log("train/data_wait", wait, prog_bar=True, sync_dist=True, reduce_fx="max")
-        self._restart()
-        self._running_since = now
-        self._logged_step = step
+        self._restart(step, now)

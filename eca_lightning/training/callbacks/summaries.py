@@ -1,4 +1,4 @@
-"""What the callbacks that write to TensorBoard share."""
+"""Helpers of the callbacks that write to TensorBoard."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # its import takes half a second, which only a run that write
 
 
 def tensorboard_logger(trainer: Trainer) -> TensorBoardLogger | None:
-    """The run's TensorBoard logger; None without one, and while validation is only tried out."""
+    """Return the run's TensorBoard logger; None without one and in the sanity check."""
     if trainer.sanity_checking:
         return None
     loggers = (logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
@@ -18,10 +18,10 @@ def tensorboard_logger(trainer: Trainer) -> TensorBoardLogger | None:
 
 
 def summary_writer(trainer: Trainer) -> "SummaryWriter | None":
-    """The writer of :func:`tensorboard_logger`.
+    """Return the writer of :func:`tensorboard_logger`.
 
-    Ranks other than zero get one that writes nothing, so that all ranks take the same way through
-    collective operations.
+    Ranks other than zero get one that writes nothing, so that all ranks call the same collective
+    operations.
     """
     logger = tensorboard_logger(trainer)
     return logger.experiment if logger else None

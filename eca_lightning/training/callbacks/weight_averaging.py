@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights.
+"""Keep an exponential moving average of the weights.
 
 Lightning's EMAWeightAveraging computes ``decay * average + (1 - decay) * weight``, which rounds
 even where the two are equal: over a long run with a decay of 0.99998 the mean that images are
@@ -14,15 +14,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class ExponentialMovingAverage(WeightAveraging):
-    """Validates, and saves in checkpoints, an average of the weights rather than the last ones.
+    """Validate and save an average of the weights rather than the last ones.
 
-    Batch norm's statistics are averaged alike. A checkpoint holds the averages where weights are
-    looked for, and the trained weights beside them, with which ``fit --ckpt_path`` goes on.
+    Batch norm's statistics are averaged as well. A checkpoint holds the averages as its weights,
+    and the trained weights beside them, from which ``fit --ckpt_path`` resumes.
 
     Args:
-        decay: Share of the old average in the new one. torchvision's recipes give the decay that
-            belongs to an image: their ``model_ema_decay`` d stands for
-            ``1 - (1 - d) * images a step * every_n_steps / epochs``.
+        decay: Weight of the old average in the new one. torchvision's recipes give the decay per
+            image: their ``model_ema_decay`` d corresponds to
+            ``1 - (1 - d) * images per step * every_n_steps / epochs``.
         every_n_steps: Optimizer steps from one update to the next; the first is after step 1.
 
     Raises:
