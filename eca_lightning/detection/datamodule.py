@@ -22,47 +22,44 @@ from eca_lightning.utils.checks import require_at_least
 
 
 class CocoDataModule(ResumableDataModule):
-    """Images and the objects on them for training, validation, test and prediction.
+    """Images annotated in COCO's format for training, validation, test and prediction.
 
     A batch is ``(images, targets)``, two lists. Images are uint8 of shape ``(3, H, W)``, of any
-    sizes: detectors resize and normalize by themselves. A target holds ``image_id`` (int64, COCO's
-    id), ``boxes`` (float32, ``(n, 4)``, XYXY in pixels), ``labels`` (int64, ``(n,)``, from 0:
-    index into the categories sorted by id), ``area`` (float32, ``(n,)``), ``iscrowd`` (bool,
-    ``(n,)``) and, if asked for, ``masks`` (uint8, ``(n, H, W)``). That of prediction holds
-    ``image_id`` alone, the index of the file.
+    size: detectors resize and normalize them. A target holds ``image_id`` (int64, COCO's id),
+    ``boxes`` (float32, ``(n, 4)``, XYXY in pixels), ``labels`` (int64, ``(n,)``, from 0: index of
+    the category among those sorted by id), ``area`` (float32, ``(n,)``), ``iscrowd`` (bool,
+    ``(n,)``) and optionally ``masks`` (uint8, ``(n, H, W)``); in prediction it holds only
+    ``image_id``, the index of the file.
 
     Training leaves out crowds, degenerate boxes and images without any other, and clips boxes to
-    their images; its epochs are shuffled by ``(seed, epoch)``, flips follow from ``(seed, epoch,
-    image id)``, an interrupted epoch is resumed at its next batch, and images that do not fill a
-    last batch on each rank are left to other epochs. Evaluation has everything that COCO's tools
-    evaluate, each image exactly once on any number of ranks; batches that only fill up a rank have
-    no images.
+    their images. Epochs are shuffled by ``(seed, epoch)``, flips follow from ``(seed, epoch, image
+    id)``, and an interrupted epoch resumes at its next batch. Evaluation has all that COCO's tools
+    evaluate, each image once on any number of ranks; batches of padding alone have no images.
 
     Args:
-        root: Folder from which relative paths of images and annotations start; the current one if
-            None.
+        root: Folder of relative paths of images and annotations; the current one if None.
         train: Folder of training images.
         val: Folder of validation images; ``fit`` without one does not validate.
         test: Folder of test images.
-        train_annotations: Annotation file of the training images, of COCO's format.
+        train_annotations: Annotation file of the training images, in COCO's format.
         val_annotations: Annotation file of the validation images.
         test_annotations: Annotation file of the test images.
         predict: Images without annotations: a folder, at any depth; a glob, in quotes; a .txt file
             with a path in each line; or one image.
-        batch_size: Training images a rank takes at a time.
+        batch_size: Training images per batch and rank.
         eval_batch_size: The same for validation, test and prediction.
-        num_workers: Decoding processes a rank, 0 decodes in the training process; the cores of the
-            machine shared out among its ranks if None.
+        num_workers: Worker processes per rank, 0 reads in the training process; by default the
+            cores of the machine divided by its ranks.
         masks: Whether targets hold masks.
-        flip: Mirror training images horizontally, every other one at random.
-        group_by_aspect_ratio: Whether training batches hold landscapes or portraits alone, which
-            saves the padding to a common size, but for what is left over.
-        on_unreadable: What prediction does about an image that cannot be read: ``skip`` it, say so
-            and go on, or ``raise`` an error.
+        flip: Flip half of the training images horizontally, at random.
+        group_by_aspect_ratio: Fill training batches with landscapes or portraits alone, except for
+            the last ones, which saves padding.
+        on_unreadable: ``skip`` and report an image that prediction cannot read, or ``raise`` the
+            error.
         seed: Seed of order and flips; that of seed_everything if None.
 
     Raises:
-        ValueError: An option is out of range.
+        ValueError: If an option is out of range.
     """
 
     def __init__(
@@ -113,10 +110,10 @@ class CocoDataModule(ResumableDataModule):
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            FileNotFoundError: A folder, an annotation file or an image does not exist.
-            ImportError: Masks are asked for, and pycocotools is not installed.
-            ValueError: A path is not given, an annotation file cannot be used, or two have
-                different categories.
+            FileNotFoundError: If a folder, an annotation file or an image does not exist.
+            ImportError: If msgspec or faster-coco-eval is needed and not installed.
+            ValueError: If a path is not given, an annotation file cannot be used, or those of
+                training and validation have different categories.
         """
         for split in NEEDED[stage]:
             if split == "predict":
@@ -126,11 +123,8 @@ class CocoDataModule(ResumableDataModule):
                 self._annotations(split).require_images(folder, f"data.{split}")
         if stage == "fit" and self.paths["val"]:
             train, val = self._annotations("train"), self._annotations("val")
-            ours, others = (
-                dict(zip(part.category_ids, part.class_names, strict=True)) for part in (train, val)
-            )
-            if ours != others:
-                differing = sorted(set(ours.items()) ^ set(others.items()))[:5]
+            categories = [set(zip(a.category_ids, a.class_names, strict=True)) for a in (train, val)]
+            if differing := sorted(categories[0] ^ categories[1])[:5]:
                 raise ValueError(
                     f"{train.path} and {val.path} have different categories: "
                     + ", ".join(f"{id_} {name}" for id_, name in differing)
@@ -138,13 +132,13 @@ class CocoDataModule(ResumableDataModule):
 
     @property
     def class_names(self) -> list[str] | None:
-        """Name of each label; None where no annotations are there."""
+        """Name of each label; None without annotations."""
         known = self._any_annotations()
         return known.class_names if known else None
 
     @property
     def category_ids(self) -> list[int] | None:
-        """COCO's id of each label's category; None where no annotations are there."""
+        """COCO's id of each label's category; None without annotations."""
         known = self._any_annotations()
         return known.category_ids if known else None
 
@@ -153,7 +147,7 @@ class CocoDataModule(ResumableDataModule):
         """Number of categories.
 
         Raises:
-            ValueError: No annotations are there.
+            ValueError: If there are no annotations.
         """
         if known := self._any_annotations():
             return len(known.class_names)
@@ -187,27 +181,25 @@ class CocoDataModule(ResumableDataModule):
         return path
 
     def _annotations(self, split: Split) -> CocoAnnotations:
-        """The annotations of a split, of training those that it uses, read and checked once."""
+        """Read and check the annotations of a split once; of training those that it uses."""
         if split not in self._read:
             file = self._path(split, self.annotation_files)
-            # Imported here: it needs msgspec, an extra, and the data module's options do not.
+            # Imported here: it needs msgspec, which the options of a data module do not.
             from eca_lightning.detection.coco_json import read_annotations
 
             rank_zero_info(f"Reading {file}")
             found = read_annotations(file, self.masks, f"data.{split}_annotations")
-            if split == "train":
-                usable = found.for_training()
-                if left_out := len(found) - len(usable):
-                    rank_zero_info(
-                        f"{left_out:,} of {len(found):,} training images have no box to learn "
-                        "from and are left out"
-                    )
-                found = usable
-            self._read[split] = found
+            usable = found.for_training() if split == "train" else found
+            if left_out := len(found) - len(usable):
+                rank_zero_info(
+                    f"{left_out:,} of {len(found):,} training images have no box to learn from and "
+                    "are left out"
+                )
+            self._read[split] = usable
         return self._read[split]
 
     def _any_annotations(self) -> CocoAnnotations | None:
-        """The annotations that were read first, or else those that are there: of few images."""
+        """Return annotations that were read, or read the smallest file that exists."""
         if self._read:
             return next(iter(self._read.values()))
         splits: tuple[Split, ...] = ("val", "test", "train")
@@ -228,7 +220,7 @@ class CocoDataModule(ResumableDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             train=train,
-            # overfit_batches means the same few batches in every epoch.
+            # overfit_batches trains on the same few batches in every epoch.
             shuffle=train and not getattr(trainer, "overfit_batches", 0),
             seed=self._run_seed(),
             groups=(known.sizes[:, 0] > known.sizes[:, 1]).astype(int) if grouped else None,

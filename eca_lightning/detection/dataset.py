@@ -1,9 +1,7 @@
-"""Annotated images in batches of one orientation, resumed exactly.
+"""Annotated images in batches of one orientation, with exact resuming.
 
-torchvision's CocoDetection in its wrapper for transforms v2 is not used: it gives an image without
-annotations no boxes, labels it leaves at COCO's ids with their gaps, what it draws at random
-depends on the worker, and it holds all annotations as Python objects (see `coco_annotations`). What
-lies below it is the same: Pillow, torchvision's functional transforms and pycocotools' masks.
+Not torchvision's CocoDetection: it keeps COCO's ids, with their gaps, as labels, gives images
+without annotations no boxes, and its random flips depend on the worker.
 """
 
 from collections.abc import Generator
@@ -17,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import BoundingBoxFormat
 
 from eca_lightning.data.folder.files import open_rgb
 from eca_lightning.data.folder.loader import FileLoader, SampleKey
@@ -26,18 +23,18 @@ from eca_lightning.data.transforms.crop import random_flips
 from eca_lightning.detection.annotations import CocoAnnotations
 
 Target = dict[str, Tensor]
-"""What is on an image, see :class:`~.coco.CocoDataModule`."""
+"""The annotations of an image, see :class:`~eca_lightning.CocoDataModule`."""
 
 DetectionBatch = tuple[list[Tensor], list[Target]]
-"""Images, uint8, each of shape ``(3, H, W)``, and a target for each."""
+"""Images, uint8 of shape ``(3, H, W)`` each, and their targets."""
 
 
 @dataclass(frozen=True, eq=False)
 class GroupedBatchSampler(DistributedBatchSampler):
-    """An order of training whose batches hold images of one group, as far as they go.
+    """Batches of training images of one group, except for what does not fill a batch.
 
-    What a group leaves over is mixed with what the others do. All ranks are in the same group at
-    each step, so that none waits for one with larger images.
+    These remainders share batches. All ranks take images of the same group at each step, so that
+    none waits for one with larger images.
 
     Args:
         groups: Group of each sample, of shape ``(samples,)``.
@@ -56,7 +53,7 @@ class GroupedBatchSampler(DistributedBatchSampler):
             full = len(members) - len(members) % together
             whole.append(members[:full])
             left.append(members[full:])
-        # In the epoch's order again, so that no group is always the first to be left out.
+        # In the epoch's order, so that it is not always the same group that is dropped.
         rest = order[np.isin(order, np.concatenate(left))]
         used = len(self) * together
         batches = np.concatenate([*whole, rest])[:used].reshape(-1, together)
@@ -66,11 +63,11 @@ class GroupedBatchSampler(DistributedBatchSampler):
 
 
 class CocoImages(Dataset[tuple[Tensor, Target]]):
-    """Images and what is on them.
+    """Annotated images.
 
     Args:
         folder: The folder of the images.
-        annotations: What is on them.
+        annotations: Their annotations.
         flip_seed: Seed of the random horizontal flips; None for no flips.
     """
 
@@ -93,7 +90,7 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
             Pixels, uint8, of shape ``(3, height, width)``, and the target.
 
         Raises:
-            ValueError: The file cannot be decoded, or has another size than annotated.
+            ValueError: If the file cannot be decoded or has another size than annotated.
         """
         index, epoch, _ = key
         known = self.annotations
@@ -115,27 +112,18 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
         }
         if known.segmentations is not None:
             target["masks"] = torch.from_numpy(known.masks(index))
-        # By the id: it stays when images are left out.
+        # Drawn by the id, which stays the same when other images are left out.
         image_id = known.image_ids[index]
         if self.flip_seed is not None and random_flips(self.flip_seed, epoch, [image_id])[0]:
-            pixels = F.horizontal_flip_image(pixels)
-            xyxy = BoundingBoxFormat.XYXY
-            boxes = F.horizontal_flip_bounding_boxes(target["boxes"], xyxy, (height, width))
-            target["boxes"] = boxes
+            pixels = pixels.flip(-1)
+            target["boxes"][:, [0, 2]] = width - target["boxes"][:, [2, 0]]
             if "masks" in target:
-                target["masks"] = F.horizontal_flip_mask(target["masks"])
+                target["masks"] = target["masks"].flip(-1)
         return pixels, target
 
 
 class NumberedImages(Dataset[tuple[Tensor, Target]]):
-    """Images of which nothing is known, with their index as id.
-
-    Args:
-        paths: The files.
-
-    Attributes:
-        paths: The same.
-    """
+    """Images without annotations, whose id is their index."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
@@ -145,30 +133,30 @@ class NumberedImages(Dataset[tuple[Tensor, Target]]):
         return len(self.paths)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Target]:
-        """Pixels, uint8, of shape ``(3, height, width)``, and the target, of ``image_id`` alone.
+        """Read pixels, uint8 of shape ``(3, height, width)``, and a target of ``image_id`` alone.
 
         Raises:
-            ValueError: The file cannot be decoded.
+            ValueError: If the file cannot be decoded.
         """
         return _read(self.paths[key[0]]), {"image_id": torch.tensor(key[0])}
 
 
 def collate_images(rows: list[tuple[Tensor, Target]]) -> DetectionBatch:
-    """Put images and targets side by side; without any, both lists are empty."""
+    """Make two lists of images and targets."""
     return [image for image, _ in rows], [target for _, target in rows]
 
 
 class CocoLoader(FileLoader):
-    """The batches of annotated images for one rank.
+    """Batches of annotated images for one rank.
 
-    Evaluation has the same number of batches on every rank, as a network spread over ranks may
-    talk to the others at each; those that only fill up a rank have no images.
+    Evaluation has the same number of batches on every rank, as a distributed network may
+    communicate in each; batches of padding alone have no images.
 
     Args:
         images: The images.
         index_sampler: The images of each batch.
-        num_workers: Processes that decode; 0 decodes in this one.
-        pin_memory: Whether to hand out batches in pinned memory, for copies to a GPU.
+        num_workers: Worker processes; 0 reads in this process.
+        pin_memory: Return batches in pinned memory, for copies to a GPU.
     """
 
     def __init__(
@@ -181,10 +169,10 @@ class CocoLoader(FileLoader):
         super().__init__(images, index_sampler, num_workers, pin_memory, collate_images)
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Any]:
-        """Decode the batches with these indices in the workers."""
+        """Read the batches with these indices in the workers."""
         yield from super()._open(epoch, [batch[batch != PADDING] for batch in batches])
 
 
 def _read(path: Path) -> Tensor:
-    """Pixels of an image file, uint8, of shape ``(3, height, width)``; not turned by EXIF."""
+    """Read an image, uint8 of shape ``(3, height, width)``; EXIF's orientation is ignored."""
     return F.pil_to_tensor(open_rgb(path)).contiguous()

@@ -57,9 +57,9 @@ def write_image_folder(
         max_resolution: Shrink images whose longer side is above this many pixels (400 to 512 is
             usual for training at 224).
         mode: How to store images: jpg, raw pixels (faster to read, several times larger), or
-            proportion, which stores a share as JPEG and the rest raw.
+            proportion, which stores a fraction as JPEG and the rest raw.
         quality: JPEG quality, 1 to 100.
-        compress_probability: Share stored as JPEG in mode proportion.
+        compress_probability: Fraction stored as JPEG in mode proportion.
         num_workers: Processes; by default one for each core.
         on_error: An image that cannot be read aborts, or is skipped and listed in the JSON file.
         overwrite: Write again what is already there.
@@ -107,7 +107,7 @@ def write_image_folder(
 
 
 def report(info: BetonInfo) -> None:
-    """Say what a .beton holds, in one line."""
+    """Print the content of a .beton in one line."""
     skipped = len(info.sidecar.skipped) if info.sidecar else 0
     print(
         f"{info.path}: {info.samples:,} images in {info.num_classes} classes, "

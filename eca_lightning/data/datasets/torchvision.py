@@ -1,15 +1,10 @@
-"""The commands ``data write torchvision`` and ``data write fashion-mnist``.
-
-Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv 1708.07747), small enough to train on without a GPU,
-is also read from the files of Debian's package dataset-fashion-mnist.
-"""
+"""The commands ``data write torchvision`` and ``data write fashion-mnist``."""
 
 import gzip
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,49 +23,23 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SMALL_IMAGE = 96
 """Pixels of the longer side up to which images are stored raw by default."""
 
-
-class DataSet(NamedTuple):
-    """What a torchvision data set does not say of itself in one way.
-
-    Args:
-        splits: For each .beton the arguments of its split. Empty if the data set is not divided.
-        num_classes: Number of classes if they have no names.
-    """
-
-    splits: dict[str, dict[str, Any]]
-    num_classes: int = 0
-
-
 _FLAG = {"train": {"train": True}, "val": {"train": False}}
 _TRAIN_TEST = {"train": {"split": "train"}, "val": {"split": "test"}}
 _TRAIN_VAL_TEST = {split: {"split": split} for split in ("train", "val", "test")}
-DATA_SETS = {
-    "Caltech101": DataSet({}),
-    "Caltech256": DataSet({}),
-    "CIFAR10": DataSet(_FLAG),
-    "CIFAR100": DataSet(_FLAG),
-    "Country211": DataSet(_TRAIN_VAL_TEST | {"val": {"split": "valid"}}),
-    "DTD": DataSet(_TRAIN_VAL_TEST),
-    "EuroSAT": DataSet({}),
-    "FashionMNIST": DataSet(_FLAG),
-    "FGVCAircraft": DataSet(_TRAIN_VAL_TEST),
-    "Flowers102": DataSet(_TRAIN_VAL_TEST, 102),
-    "Food101": DataSet(_TRAIN_TEST),
-    "GTSRB": DataSet(_TRAIN_TEST, 43),
-    "Imagenette": DataSet({"train": {"split": "train"}, "val": {"split": "val"}}),
-    "KMNIST": DataSet(_FLAG),
-    "MNIST": DataSet(_FLAG),
-    "OxfordIIITPet": DataSet(_TRAIN_TEST | {"train": {"split": "trainval"}}),
-    "PCAM": DataSet(_TRAIN_VAL_TEST, 2),
-    "QMNIST": DataSet(_FLAG),
-    "RenderedSST2": DataSet(_TRAIN_VAL_TEST),
-    "StanfordCars": DataSet(_TRAIN_TEST),
-    "STL10": DataSet(_TRAIN_TEST),
-    "SUN397": DataSet({}),
-    "SVHN": DataSet(_TRAIN_TEST, 10),
-    "USPS": DataSet(_FLAG, 10),
+DATA_SETS: dict[str, dict[str, dict[str, Any]]] = {
+    **dict.fromkeys(["CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "QMNIST"], _FLAG),
+    "USPS": _FLAG,
+    **dict.fromkeys(["Food101", "GTSRB", "StanfordCars", "STL10", "SVHN"], _TRAIN_TEST),
+    "OxfordIIITPet": _TRAIN_TEST | {"train": {"split": "trainval"}},
+    **dict.fromkeys(["DTD", "FGVCAircraft", "Flowers102", "PCAM", "RenderedSST2"], _TRAIN_VAL_TEST),
+    "Country211": _TRAIN_VAL_TEST | {"val": {"split": "valid"}},
+    "Imagenette": {"train": {"split": "train"}, "val": {"split": "val"}},
+    **dict.fromkeys(["Caltech101", "Caltech256", "EuroSAT", "SUN397"], {}),
 }
-"""The data sets that can be written; what torchvision calls test is val where there is no other."""
+"""The arguments of each data set for each .beton; none for data sets without splits."""
+
+UNNAMED_CLASSES = {"Flowers102": 102, "GTSRB": 43, "PCAM": 2, "SVHN": 10, "USPS": 10}
+"""Number of classes of the data sets that do not name them (Flowers102 since torchvision 0.22)."""
 
 
 @dataclass
@@ -87,72 +56,6 @@ class PillowSamples:
         """RGB pixels of shape ``(height, width, 3)`` and the label."""
         image, label = self.pairs[index]
         return np.asarray(image.convert("RGB")), int(label)
-
-
-def write_torchvision(
-    name: str,
-    output: Path | None = None,
-    root: Path | None = None,
-    download: bool = False,
-    val_fraction: float | None = None,
-    max_resolution: int | None = None,
-    mode: WriteMode | None = None,
-    quality: int = 90,
-    compress_probability: float = 0.5,
-    num_workers: int | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write a classification data set of torchvision as train.beton, val.beton and test.beton.
-
-    val.beton is the data set's validation split or, without one, its test split. Gray images become
-    RGB. Files that are already there with the same settings are kept.
-
-    Args:
-        name: Name of the data set, as in torchvision.datasets: CIFAR10, Food101, Flowers102, ...
-        output: The folder to write to; data/<name> in lower case by default.
-        root: The folder with the data set's files, laid out as torchvision's class expects them;
-            the output folder by default.
-        download: Let torchvision download the files into root.
-        val_fraction: Fraction of the images for val.beton, drawn at random, of a data set that is
-            not divided (Caltech101, Caltech256, EuroSAT, SUN397).
-        max_resolution: Shrink images whose longer side is above this many pixels.
-        mode: How to store images: raw pixels, jpg, or proportion; by default raw if they have at
-            most 96 pixels, else jpg.
-        quality: JPEG quality, 1 to 100.
-        compress_probability: Fraction stored as JPEG in mode proportion.
-        num_workers: Processes; by default one for each core.
-        overwrite: Write again what is already there.
-    """
-    name = next((known for known in DATA_SETS if known.lower() == name.lower()), name)
-    require_known(name, DATA_SETS, "torchvision data set")
-    is_divided = bool(DATA_SETS[name].splits)
-    if is_divided and val_fraction is not None:
-        raise ValueError(f"val_fraction: {name} has a split of its own; leave it out")
-    if not is_divided and not 0 < (val_fraction or 0) < 1:
-        raise ValueError(f"{name} has no split of its own: give a --val_fraction between 0 and 1")
-    output = output or Path("data") / name.lower()
-    root = root or output
-    if download:
-        root.mkdir(parents=True, exist_ok=True)
-    splits = {
-        split: _open(name, root, download, options)
-        for split, options in (DATA_SETS[name].splits or {"train": {}}).items()
-    }
-    train = splits["train"]
-    names = getattr(train, "classes", None) or getattr(train, "categories", None)
-    names = names or range(DATA_SETS[name].num_classes)
-    if mode is None:
-        mode = "raw" if max(train[0][0].size) <= SMALL_IMAGE else "jpg"
-    title = name
-    if val_fraction is not None:
-        parts = [1 - val_fraction, val_fraction]
-        subsets = random_split(train, parts, torch.Generator().manual_seed(0))
-        splits = dict(zip(("train", "val"), subsets, strict=True))
-        title = f"{name} divided with val_fraction {val_fraction}"
-    # Imagenette has several names for a class.
-    class_names = [part[0] if isinstance(part, tuple) else str(part) for part in names]
-    encoding = Encoding(mode, quality, max_resolution, compress_probability)
-    _write(splits, title, class_names, output, encoding, num_workers, overwrite)
 
 
 def write_fashion_mnist(
@@ -178,23 +81,106 @@ def write_fashion_mnist(
         num_workers: Processes; by default one for each core.
         overwrite: Write again what is already there.
     """
-    encoding = Encoding(mode, quality, compress_probability=compress_probability)
-    splits = {
-        split: [(Image.fromarray(image), label) for image, label in zip(*arrays, strict=True)]
-        for split, arrays in read_fashion_mnist(source, output).items()
-    }
-    names = datasets.FashionMNIST.classes
-    _write(splits, "Fashion-MNIST", names, output, encoding, num_workers, overwrite)
+    write_torchvision(
+        "FashionMNIST",
+        output,
+        source,
+        download=True,
+        mode=mode,
+        quality=quality,
+        compress_probability=compress_probability,
+        num_workers=num_workers,
+        overwrite=overwrite,
+    )
+
+
+def write_torchvision(
+    name: str,
+    output: Path | None = None,
+    source: Path | None = None,
+    download: bool = False,
+    val_fraction: float | None = None,
+    max_resolution: int | None = None,
+    mode: WriteMode | None = None,
+    quality: int = 90,
+    compress_probability: float = 0.5,
+    num_workers: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a classification data set of torchvision as train.beton, val.beton and test.beton.
+
+    val.beton is the data set's validation split or, without one, its test split. Gray images become
+    RGB. Files that are already there with the same settings are kept.
+
+    Args:
+        name: Name of the data set, as in torchvision.datasets: CIFAR10, Food101, Flowers102, ...
+        output: The folder to write to; data/<name> in lower case by default.
+        source: The folder that torchvision's class calls root; the output folder by default. For
+            FashionMNIST as in data write fashion-mnist.
+        download: Let torchvision download what is missing into the source.
+        val_fraction: Fraction of the images for val.beton, drawn at random, of a data set without
+            splits (Caltech101, Caltech256, EuroSAT, SUN397).
+        max_resolution: Shrink images whose longer side is above this many pixels.
+        mode: How to store images: raw pixels, jpg, or proportion; by default raw up to 96 pixels.
+        quality: JPEG quality, 1 to 100.
+        compress_probability: Fraction stored as JPEG in mode proportion.
+        num_workers: Processes; by default one for each core.
+        overwrite: Write again what is already there.
+    """
+    name = next((known for known in DATA_SETS if known.lower() == name.lower()), name)
+    require_known(name, DATA_SETS, "torchvision data set")
+    if DATA_SETS[name] and val_fraction is not None:
+        raise ValueError(f"val_fraction: {name} has splits of its own; leave it out")
+    if not DATA_SETS[name] and not 0 < (val_fraction or 0) < 1:
+        raise ValueError(f"{name} has no splits: give a --val_fraction between 0 and 1")
+    output = output or Path("data") / name.lower()
+    title = name
+    if name == "FashionMNIST":
+        title, class_names = "Fashion-MNIST", datasets.FashionMNIST.classes
+        arrays = read_fashion_mnist(source, output, download)
+        splits: dict[str, Any] = {
+            split: [(Image.fromarray(image), label) for image, label in zip(*pair, strict=True)]
+            for split, pair in arrays.items()
+        }
+    else:
+        arguments = DATA_SETS[name] or {"train": {}}
+        root = source or output
+        splits = {split: _open(name, root, download, arguments[split]) for split in arguments}
+        class_names = _class_names(splits["train"], name)
+    if mode is None:
+        mode = "raw" if max(splits["train"][0][0].size) <= SMALL_IMAGE else "jpg"
+    encoding = Encoding(mode, quality, max_resolution, compress_probability)
+    if val_fraction is not None:
+        title = f"{name} divided with val_fraction {val_fraction}"
+        fractions, generator = [1 - val_fraction, val_fraction], torch.Generator().manual_seed(0)
+        subsets = random_split(splits["train"], fractions, generator)
+        splits = dict(zip(("train", "val"), subsets, strict=True))
+    # Imported here: it needs FFCV, which the command's help does not.
+    from eca_lightning.data.ffcv.write import ensure_beton
+
+    for split, pairs in splits.items():
+        info = ensure_beton(
+            PillowSamples(pairs),
+            output / f"{split}.beton",
+            class_names=class_names,
+            source=f"{title}, {split}",
+            encoding=encoding,
+            num_workers=num_workers,
+            overwrite=overwrite,
+        )
+        report(info)
 
 
 def read_fashion_mnist(
-    source: Path | None, output: Path
+    source: Path | None, output: Path, download: bool = True
 ) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Read Fashion-MNIST's IDX files, compressed or not.
+    """Read Fashion-MNIST (arXiv 1708.07747) from IDX files, compressed or not.
 
     Args:
-        source: The folder of the four files; Debian's if None.
-        output: The folder to download to if the source is None and Debian's files are not there.
+        source: The folder of the four files, or the one above torchvision's; if None, that of
+            Debian's package dataset-fashion-mnist or, where that is missing, ``output``.
+        output: The folder to download to.
+        download: Whether to download the files if there is no source.
 
     Returns:
         For ``train`` and ``val`` images of shape ``(N, 28, 28)`` and labels of shape ``(N,)``.
@@ -203,14 +189,15 @@ def read_fashion_mnist(
         FileNotFoundError: If a file does not exist.
         ValueError: If a file is damaged.
     """
-    if source is None and DEBIAN.is_dir():
-        source = DEBIAN
-    elif source is None:
+    if source is None and not DEBIAN.is_dir() and download:
         source = Path(datasets.FashionMNIST(str(output), download=True).raw_folder)
+    source = source or (DEBIAN if DEBIAN.is_dir() else output)
+    below = source / "FashionMNIST" / "raw"
+    folder = below if below.is_dir() else source
     return {
         split: (
-            _read_idx(source / f"{prefix}-images-idx3-ubyte"),
-            _read_idx(source / f"{prefix}-labels-idx1-ubyte"),
+            _read_idx(folder / f"{prefix}-images-idx3-ubyte"),
+            _read_idx(folder / f"{prefix}-labels-idx1-ubyte"),
         )
         for split, prefix in (("train", "train"), ("val", "t10k"))
     }
@@ -232,33 +219,16 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
 def _open(name: str, root: Path, download: bool, options: dict[str, Any]) -> Any:
     """Open a split of a torchvision data set."""
     try:
+        if download:
+            root.mkdir(parents=True, exist_ok=True)
         return getattr(datasets, name)(str(root), download=download, **options)
     except Exception as error:  # each class has its own errors, for missing files as well
-        hint = "" if download else "; give another --root, or --download true"
+        hint = "" if download else "; give another --source, or --download true"
         raise ValueError(f"{name} cannot be read from {root} ({error}){hint}") from error
 
 
-def _write(
-    splits: dict[str, Any],
-    title: str,
-    class_names: Sequence[str],
-    output: Path,
-    encoding: Encoding,
-    num_workers: int | None,
-    overwrite: bool,
-) -> None:
-    """Write the pairs of images and labels of each split to a .beton."""
-    # Imported here: it needs FFCV, which the command's help does not.
-    from eca_lightning.data.ffcv.write import ensure_beton
-
-    for split, pairs in splits.items():
-        info = ensure_beton(
-            PillowSamples(pairs),
-            output / f"{split}.beton",
-            class_names=class_names,
-            source=f"{title}, {split}",
-            encoding=encoding,
-            num_workers=num_workers,
-            overwrite=overwrite,
-        )
-        report(info)
+def _class_names(dataset: Any, name: str) -> list[str]:
+    """Take the class names from a data set; the first of each class where it has several."""
+    names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
+    names = names or range(UNNAMED_CLASSES.get(name, 0))
+    return [names_[0] if isinstance(names_, tuple) else str(names_) for names_ in names]

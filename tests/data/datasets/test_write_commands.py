@@ -192,7 +192,7 @@ def cifar10(root, monkeypatch):
 
 def test_cifar10_is_a_command(tmp_path, monkeypatch, capsys):
     images = cifar10(tmp_path / "root", monkeypatch)
-    options = ["--root", str(tmp_path / "root"), "--output", str(tmp_path / "out")]
+    options = ["--source", str(tmp_path / "root"), "--output", str(tmp_path / "out")]
     main(["data", "write", "torchvision", "CIFAR10", *options])
     said = capsys.readouterr().out
     assert "train.beton: 8 images in 10 classes" in said
@@ -232,7 +232,7 @@ def test_a_set_without_splits_is_divided(tmp_path):
     for kind in ("Forest", "River"):
         names = [f"{kind}_{i}.png" for i in range(10)]
         gray_squares(tmp_path / "root" / "eurosat" / "2750" / kind, names, side=64)
-    with pytest.raises(ValueError, match="EuroSAT has no split of its own: give a --val_fraction"):
+    with pytest.raises(ValueError, match="EuroSAT has no splits: give a --val_fraction"):
         write_torchvision("EuroSAT", tmp_path / "out", tmp_path / "root")
     write_torchvision("EuroSAT", tmp_path / "out", tmp_path / "root", val_fraction=0.25)
     train, val = (check_beton(tmp_path / "out" / f"{split}.beton") for split in ("train", "val"))
@@ -250,12 +250,12 @@ def test_bad_names_and_places_are_named(tmp_path):
         write_torchvision("CIFAR11", tmp_path)
     with pytest.raises(ValueError, match=r"CIFAR10 cannot be read from .*empty.*--download true"):
         write_torchvision("CIFAR10", tmp_path / "empty")
-    with pytest.raises(ValueError, match="val_fraction: CIFAR10 has a split of its own"):
+    with pytest.raises(ValueError, match="val_fraction: CIFAR10 has splits of its own"):
         write_torchvision("CIFAR10", tmp_path, val_fraction=0.1)
 
 
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_every_name_is_a_data_set_that_takes_its_options(name):
     signature = inspect.signature(getattr(datasets, name))
-    for options in DATA_SETS[name].splits.values():
+    for options in DATA_SETS[name].values():
         signature.bind("root", download=False, **options)
