@@ -19,11 +19,7 @@ MIN_SIDE = 1.0
 
 
 def require_mask_library() -> None:
-    """Check that faster-coco-eval, which draws and encodes masks, is installed.
-
-    Raises:
-        ImportError: If it is not.
-    """
+    """Raise an ImportError unless faster-coco-eval, which draws and encodes masks, is installed."""
     if not find_spec("faster_coco_eval"):
         raise ImportError("masks need faster_coco_eval: pip install 'eca-lightning[detection]'")
 

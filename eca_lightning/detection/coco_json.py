@@ -26,45 +26,35 @@ Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
-class Category(msgspec.Struct):
-    """An entry of ``categories``."""
-
+class _Category(msgspec.Struct):
     id: Id
     name: str
 
 
-class Image(msgspec.Struct):
-    """An entry of ``images``."""
-
+class _Image(msgspec.Struct):
     id: Id
     file_name: str
     height: Side
     width: Side
 
 
-class Annotation(msgspec.Struct, gc=False):
-    """An entry of ``annotations``; its segmentation stays JSON, which takes the least memory."""
-
+class _Annotation(msgspec.Struct, gc=False):
     id: Id
     image_id: Id
     category_id: Id
     bbox: tuple[float, float, float, float]
     area: float
     iscrowd: bool | Literal[0, 1] | None = None
-    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")  # as JSON, which takes the least memory
 
 
-class Content(msgspec.Struct):
-    """An annotation file; what else is in it is ignored."""
-
-    images: Annotated[list[Image], msgspec.Meta(min_length=1)]
-    categories: Annotated[list[Category], msgspec.Meta(min_length=1)]
-    annotations: list[Annotation]
+class _Content(msgspec.Struct):
+    images: Annotated[list[_Image], msgspec.Meta(min_length=1)]
+    categories: Annotated[list[_Category], msgspec.Meta(min_length=1)]
+    annotations: list[_Annotation]
 
 
-class RunLengths(msgspec.Struct):
-    """A mask as run lengths, uncompressed or compressed."""
-
+class _RunLengths(msgspec.Struct):
     size: list[int]
     counts: list[Annotated[int, msgspec.Meta(ge=0)]] | str
 
@@ -96,18 +86,17 @@ def read_annotations(path: Path, masks: bool = False, name: str = "annotations")
         raise ValueError(f"{name}: {path}: {error}") from None
 
 
-def _decode(data: bytes) -> Content:
+def _decode(data: bytes) -> _Content:
     try:
-        return msgspec.json.decode(data, type=Content)
+        return msgspec.json.decode(data, type=_Content)
     except msgspec.DecodeError:
-        pass
-    # Python's reader takes NaN and other encodings of text, too, and finds the id for the message.
+        # Python's decoder reads NaN and other encodings, too, and finds the id for the message.
+        try:
+            content = json.loads(data)
+        except ValueError as error:
+            raise ValueError(f"it is not a JSON file ({error})") from None
     try:
-        content = json.loads(data)
-    except ValueError as error:
-        raise ValueError(f"it is not a JSON file ({error})") from None
-    try:
-        return msgspec.json.decode(msgspec.json.encode(content), type=Content)
+        return msgspec.json.decode(msgspec.json.encode(content), type=_Content)
     except msgspec.ValidationError as error:
         raise ValueError(_explain(str(error), content)) from None
 
@@ -124,31 +113,20 @@ def _explain(message: str, content: Any) -> str:
     return f"{what} {entry.get('id')!r}{has}: {problem}"
 
 
-def _as_arrays(content: Content, path: Path, masks: bool) -> CocoAnnotations:
+def _as_arrays(content: _Content, path: Path, masks: bool) -> CocoAnnotations:
     """Check a file's content beyond its types and convert it to arrays."""
-    categories = sorted(content.categories, key=lambda category: category.id)
     images = sorted(content.images, key=lambda image: image.id)
-    annotations = content.annotations
-    _check_unique(categories, "category")
-    _check_unique(images, "image")
-    _check_unique(annotations, "annotation")
-    sizes = np.array([(image.height, image.width) for image in images], np.int64)
-
-    label_of = {category.id: label for label, category in enumerate(categories)}
-    index_of = {image.id: index for index, image in enumerate(images)}
-    for annotation in annotations:
-        if annotation.category_id not in label_of:
-            unknown = f"category {annotation.category_id}"
-        elif annotation.image_id not in index_of:
-            unknown = f"image {annotation.image_id}"
-        else:
-            continue
-        raise ValueError(f"annotation {annotation.id} is of the unknown {unknown}")
-    labels = np.array([label_of[a.category_id] for a in annotations], np.int64)
-    of_image = np.array([index_of[a.image_id] for a in annotations], np.int64)
-    boxes = _boxes(annotations, sizes[of_image])
+    categories = sorted(content.categories, key=lambda category: category.id)
     # Stable: the annotations of an image keep the order of the file, as in pycocotools.
-    order = np.argsort(of_image, kind="stable")
+    annotations = sorted(content.annotations, key=lambda annotation: annotation.image_id)
+    index_of, label_of = _positions(images, "image"), _positions(categories, "category")
+    _positions(annotations, "annotation")
+    for what, known in (("category", label_of), ("image", index_of)):
+        for annotation in annotations:
+            if (id_ := getattr(annotation, f"{what}_id")) not in known:
+                raise ValueError(f"annotation {annotation.id} is of the unknown {what} {id_}")
+    sizes = np.array([(image.height, image.width) for image in images], np.int64)
+    of_image = np.array([index_of[a.image_id] for a in annotations], np.int64)
     spans, segmentations = np.zeros((len(annotations), 2), np.int64), None
     if masks:
         spans, segmentations = _segmentations(annotations, sizes[of_image])
@@ -161,22 +139,25 @@ def _as_arrays(content: Content, path: Path, masks: bool) -> CocoAnnotations:
         file_names=[image.file_name for image in images],
         sizes=sizes,
         first=np.concatenate([[0], np.cumsum(counts)]),
-        boxes=boxes[order],
-        labels=labels[order],
-        areas=np.array([a.area for a in annotations], np.float32)[order],
-        crowds=np.array([bool(a.iscrowd) for a in annotations], np.bool_)[order],
-        spans=spans[order],
+        boxes=_boxes(annotations, sizes[of_image]),
+        labels=np.array([label_of[a.category_id] for a in annotations], np.int64),
+        areas=np.array([a.area for a in annotations], np.float32),
+        crowds=np.array([bool(a.iscrowd) for a in annotations], np.bool_),
+        spans=spans,
         segmentations=segmentations,
     )
 
 
-def _check_unique(entries: Sequence[Category | Image | Annotation], what: str) -> None:
-    (id_, count), *_ = Counter(entry.id for entry in entries).most_common(1) or [(0, 0)]
-    if count > 1:
+def _positions(entries: Sequence[_Category | _Image | _Annotation], what: str) -> dict[int, int]:
+    """Map the ids of entries to their positions and check that they are unique."""
+    positions = {entry.id: position for position, entry in enumerate(entries)}
+    if len(positions) < len(entries):
+        id_, count = Counter(entry.id for entry in entries).most_common(1)[0]
         raise ValueError(f"the {what} id {id_} is not unique: {count} entries have it")
+    return positions
 
 
-def _boxes(annotations: Sequence[Annotation], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+def _boxes(annotations: Sequence[_Annotation], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
     """Convert boxes to XYXY and check that each lies in its image."""
     boxes = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
     top_left, bottom_right = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
@@ -194,21 +175,21 @@ def _boxes(annotations: Sequence[Annotation], sizes: NDArray[np.int64]) -> NDArr
 
 
 def _segmentations(
-    annotations: Sequence[Annotation], sizes: NDArray[np.int64]
+    annotations: Sequence[_Annotation], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], bytes]:
     """Check segmentations and join them; return where each starts and ends, and their JSON."""
-    decoder = msgspec.json.Decoder(list[list[float]] | RunLengths)
+    decoder = msgspec.json.Decoder(list[list[float]] | _RunLengths)
     pieces = []
     for annotation, size in zip(annotations, sizes.tolist(), strict=True):
         try:
             outline = decoder.decode(annotation.segmentation)
         except msgspec.ValidationError:
             outline = []
-        if isinstance(outline, RunLengths):
+        if isinstance(outline, _RunLengths):
             usable = outline.size == size
         else:
-            lengths = [len(polygon) for polygon in outline if len(polygon) >= 6]
-            usable = bool(lengths) and all(length % 2 == 0 for length in lengths)
+            parities = [len(polygon) % 2 for polygon in outline if len(polygon) >= 6]
+            usable = bool(parities) and not any(parities)
         if not usable:
             raise ValueError(
                 f"annotation {annotation.id} has no usable segmentation: masks need polygons of at "

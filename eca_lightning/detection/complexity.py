@@ -1,7 +1,7 @@
-"""Parameters and operations of the detectors, by the rules of the paper's table 5.
+"""Parameters and FLOPs of detectors, by the rules of the paper's table 5.
 
-They are those of the toolkit that the paper trained with, and other than those of its table 3:
-decimal units, parameters that learn, and a counter that sees modules alone.
+They are those of the toolkit that the paper trained with and differ from those of its table 3:
+decimal units, learnable parameters only, and operations of modules only.
 """
 
 from typing import Any
@@ -21,13 +21,9 @@ _MASKS = 100
 
 
 def detector_complexity(config: DetectorConfig) -> Complexity:
-    """Count a detector without computing or allocating anything.
+    """Count parameters and operations for 1280 x 800 pixels, 1,000 proposals and 100 masks.
 
-    Args:
-        config: The detector.
-
-    Returns:
-        What an image of 1280 x 800 pixels costs with 1,000 proposals and 100 masks.
+    Nothing is computed or allocated.
     """
     with torch.device("meta"):
         detector = config.build().eval()
@@ -42,7 +38,7 @@ def detector_complexity(config: DetectorConfig) -> Complexity:
 
 
 def _forward(detector: Any) -> None:
-    """Run the parts of a detector with as many proposals as the toolkit's counter gives them."""
+    """Run the parts of a detector with the number of proposals of the toolkit's counter."""
     maps = list(detector.backbone(torch.empty(_IMAGE, device="meta")).values())
     if hasattr(detector, "head"):
         detector.head(maps)
@@ -57,13 +53,13 @@ def _forward(detector: Any) -> None:
 
 
 class _ToolkitCounter:
-    """The rules that give every printed digit of the rows that table 5 does not quote.
+    """Counts operations as the toolkit does; matches every digit that the paper did not quote.
 
-    Convolutions: multiply-adds, and one a bias. Transposed convolutions: as if each output position
-    saw the whole kernel, which for the mask head's is four times too many. Linear layers:
-    multiply-adds. Batch norm: 2 an element. ReLU: 1 an element. Pooling: its inputs. All else,
-    functions and matrix products included: nothing. The toolkit calls the RPN's ReLU as a function
-    and those of the box head as modules; torchvision has it the other way round.
+    Convolutions: multiply-adds and 1 per bias. Transposed convolutions: as if each output position
+    used the whole kernel, four times too many in the mask head. Linear layers: multiply-adds. Batch
+    norm: 2 per element. ReLU: 1 per element. Pooling: 1 per input. All else, functions and matrix
+    products included: nothing. The toolkit calls the RPN's ReLU as a function and those of the box
+    head as modules; in torchvision it is the reverse.
     """
 
     def __init__(self, detector: nn.Module) -> None:

@@ -123,8 +123,10 @@ class CocoDataModule(ResumableDataModule):
                 self._annotations(split).require_images(folder, f"data.{split}")
         if stage == "fit" and self.paths["val"]:
             train, val = self._annotations("train"), self._annotations("val")
-            categories = [set(zip(a.category_ids, a.class_names, strict=True)) for a in (train, val)]
-            if differing := sorted(categories[0] ^ categories[1])[:5]:
+            ours, theirs = (
+                set(zip(part.category_ids, part.class_names, strict=True)) for part in (train, val)
+            )
+            if differing := sorted(ours ^ theirs)[:5]:
                 raise ValueError(
                     f"{train.path} and {val.path} have different categories: "
                     + ", ".join(f"{id_} {name}" for id_, name in differing)

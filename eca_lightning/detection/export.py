@@ -1,12 +1,9 @@
-"""Graphs of detectors: for one image of one size.
+"""Graphs of detectors, for one image of one size.
 
-How many objects an image holds is known only when a graph runs, and three steps of torchvision's
-detectors ask for it earlier: they choose an algorithm by it, loop over boxes, or leave empty levels
-of the pyramid out. While a graph is traced, functions that compute the same without asking stand
-in for two of them. The third, which pastes masks into the image, is left to the graph's user.
-
-Such a program of torch.export still asserts that more than one object is found. ONNX knows no
-assertions, and is right with none.
+Three steps of torchvision's detectors depend on the number of objects before a graph can know it.
+While a graph is traced, two are replaced by equivalents that do not; the third, pasting masks into
+the image, is left out. A torch.export program still asserts that more than one object is found;
+ONNX has no assertions and works with none.
 """
 
 from typing import Any
@@ -23,11 +20,7 @@ from eca_lightning.detection.task import ObjectDetector
 
 
 class DeployedDetector(nn.Module):
-    """A detector as others call it.
-
-    Args:
-        model: The detector, in evaluation mode.
-    """
+    """A detector, in evaluation mode, with the inputs and outputs of its graph."""
 
     def __init__(self, model: ObjectDetector) -> None:
         super().__init__()
@@ -35,12 +28,12 @@ class DeployedDetector(nn.Module):
         self.first_label = model.first_label
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Find the objects on a batch of one image, (1, 3, H, W) uint8.
+        """Detect the objects in a batch of one image, (1, 3, H, W) uint8.
 
         Returns:
             ``boxes`` (n, 4) XYXY in pixels, ``scores`` (n,), the highest first, ``labels`` (n,)
-            int64 from 0 and, by Mask R-CNN, ``masks`` (n, 28, 28): the probability of each cell of
-            a box to show the object.
+            int64 from 0 and, by Mask R-CNN, ``masks`` (n, 28, 28): the probability that each cell
+            of a box belongs to the object.
         """
         with patch.object(transform, "paste_masks_in_image", _first_channel):
             (found,) = self.network([images[0] / 255])
@@ -48,12 +41,7 @@ class DeployedDetector(nn.Module):
 
 
 def trace_detector(detector: DeployedDetector, images: Tensor) -> ExportedProgram:
-    """Record the graph of a detector, in evaluation mode, for images of one size.
-
-    Args:
-        detector: The detector.
-        images: An example, (1, 3, H, W) uint8.
-    """
+    """Trace a detector for images of the size of an example, (1, 3, H, W) uint8."""
     with (
         torch.no_grad(),
         patch.object(box_ops, "batched_nms", _batched_nms),
@@ -65,18 +53,18 @@ def trace_detector(detector: DeployedDetector, images: Tensor) -> ExportedProgra
 def detection_difference(
     expected: dict[str, Tensor], found: dict[str, Tensor], length: int
 ) -> float:
-    """How far each detection is, at most, from the nearest of the other side.
+    """Compute the largest distance of a detection from the nearest one of the other side.
 
-    Two that score alike may change places, so that their order says nothing.
+    The order is ignored, as detections of equal score may swap.
 
     Args:
         expected: Outputs of a `DeployedDetector`.
         found: Outputs of its graph.
-        length: The longer side of the image, of which differences of boxes are shares.
+        length: The longer side of the image, the unit of differences of boxes.
 
     Returns:
-        The largest difference in boxes, scores or masks; at least 1 where labels differ, infinity
-        where one side alone found something.
+        The largest difference in boxes, scores or masks; at least 1 if labels differ, infinity if
+        only one side detected something.
     """
     ours, theirs = (_as_rows(side, length) for side in (expected, found))
     if not len(ours) or not len(theirs):
@@ -97,9 +85,9 @@ def _first_channel(masks: Tensor, boxes: Tensor, size: Any) -> Tensor:
 
 
 def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """`torchvision.ops.batched_nms`: classes are moved apart, so that they never overlap."""
-    farthest = torch.cat((boxes.flatten(), boxes.new_zeros(1))).max()  # there may be no box
-    offsets = idxs.to(boxes.dtype) * (farthest + 1)
+    """Replace torchvision's `batched_nms`: shift each class so that classes do not overlap."""
+    maximum = torch.cat((boxes.flatten(), boxes.new_zeros(1))).max()  # there may be no box
+    offsets = idxs.to(boxes.dtype) * (maximum + 1)
     return nms(boxes + offsets[:, None], scores, iou_threshold)
 
 
@@ -111,11 +99,11 @@ def _multiscale_roi_align(
     scales: list[float],
     mapper: Any,
 ) -> Tensor:
-    """torchvision's, but each box is pooled from all levels, of which its own is kept."""
+    """Replace torchvision's function: pool each box from all levels and keep that of its own."""
     rois, levels = poolers._convert_to_roi_format(boxes), mapper(boxes)
-    pooled = [
-        roi_align(level, rois, output_size, scale, sampling_ratio)
-        for level, scale in zip(features, scales, strict=True)
+    kept = [
+        (levels == index)[:, None, None, None]
+        * roi_align(level, rois, output_size, scale, sampling_ratio)
+        for index, (level, scale) in enumerate(zip(features, scales, strict=True))
     ]
-    kept = [(levels == index)[:, None, None, None] * p for index, p in enumerate(pooled)]
     return torch.stack(kept).sum(0)

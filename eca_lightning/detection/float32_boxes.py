@@ -1,8 +1,8 @@
-"""Boxes in float32, whatever the precision of training.
+"""Boxes in float32 whatever the precision of training.
 
-torchvision gives anchors the type of the feature maps, and boxes that of the network's outputs.
-bfloat16 has eight binary digits: near the edge of an image of 1333 pixels it knows every eighth
-pixel only, which leaves no detection that fits its object well.
+torchvision gives anchors the dtype of the feature maps and boxes that of the network's outputs.
+bfloat16 has 8 significant bits: near the edge of an image of 1333 pixels it resolves only every
+eighth pixel, so that no detection fits its object well.
 """
 
 from typing import Any
@@ -20,12 +20,9 @@ _HEADS = (FastRCNNPredictor, MaskRCNNPredictor, RetinaNetHead, RPNHead)
 
 
 def keep_boxes_in_float32(network: nn.Module) -> None:
-    """Let a detector compute anchors, boxes, scores and losses in float32 under autocast, in place.
+    """Make a torchvision detector compute anchors, boxes, scores and losses in float32, in place.
 
-    Convolutions and linear layers stay in the lower precision. In float32 nothing changes.
-
-    Args:
-        network: One of torchvision's detectors.
+    Under autocast, convolutions and linear layers stay in the lower precision.
     """
     for module in network.modules():
         if isinstance(module, AnchorGenerator):
@@ -36,7 +33,7 @@ def keep_boxes_in_float32(network: nn.Module) -> None:
 
 def _anchors_in_float32(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     images, features = arguments
-    # Anchors depend on the maps' shapes, type and device: no values need be converted.
+    # Anchors depend on the shapes, dtype and device of the maps: no values need converting.
     return images, [f.new_empty((), dtype=torch.float32).expand(f.shape) for f in features]
 
 

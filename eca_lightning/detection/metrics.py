@@ -16,11 +16,11 @@ from torchvision.ops import box_convert
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 """Names of COCO's twelve metrics, in COCOeval's order."""
 
-_IOU_TYPES = {"box": ("bbox", "bbox"), "mask": ("segm", "segmentation")}
-"""COCOeval's name of each kind of IoU, and the key of an annotation that it compares."""
+Images = dict[int, tuple[dict[str, list[Any]], dict[str, list[Any]]]]
+"""Of each image id the annotations and results: for each key of COCO's format a list of values."""
 
-Columns = dict[str, list[Any]]
-"""The annotations or results of an image: for each key of COCO's format a value per object."""
+_SHAPES = {"box": ("bbox", "bbox"), "mask": ("segm", "segmentation")}
+"""For boxes and masks COCOeval's IoU type and the key in COCO's format."""
 
 
 class DetectionScores:
@@ -59,13 +59,12 @@ class DetectionScores:
                 (n,) and, where masks are scored, ``masks``.
         """
         for prediction, target in zip(predictions, targets, strict=True):
-            results = {"score": prediction["scores"].tolist(), **self._columns(prediction)}
-            annotations = {
-                "area": target["area"].tolist(),
-                "iscrowd": target["iscrowd"].int().tolist(),
-                **self._columns(target),
-            }
-            self._images[int(target["image_id"])] = annotations, results
+            image_id = int(target["image_id"])
+            annotations, results = self._columns(target), self._columns(prediction)
+            annotations["area"] = target["area"].tolist()
+            annotations["iscrowd"] = target["iscrowd"].int().tolist()
+            results["score"] = prediction["scores"].tolist()
+            self._images[image_id] = annotations, results
 
     def compute(self, class_names: Sequence[str] | None = None) -> dict[str, float]:
         """Score the images of all ranks and forget them; every rank must call it.
@@ -96,10 +95,10 @@ class DetectionScores:
 
     def reset(self) -> None:
         """Forget all images."""
-        self._images: dict[int, tuple[Columns, Columns]] = {}
+        self._images: Images = {}
 
-    def _columns(self, tensors: dict[str, Tensor]) -> Columns:
-        """Convert what annotations and results have in common to COCO's format."""
+    def _columns(self, tensors: dict[str, Tensor]) -> dict[str, list[Any]]:
+        """Convert what annotations and results have in common to COCO's keys and shapes."""
         columns = {
             "category_id": tensors["labels"].tolist(),
             "bbox": box_convert(tensors["boxes"].float(), "xyxy", "xywh").tolist(),
@@ -111,16 +110,13 @@ class DetectionScores:
         return columns
 
     def _evaluate(
-        self,
-        images: dict[int, tuple[Columns, Columns]],
-        kind: str,
-        class_names: Sequence[str] | None,
+        self, images: Images, kind: str, class_names: Sequence[str] | None
     ) -> dict[str, float]:
         """Compute the scores of boxes or masks."""
         from faster_coco_eval import COCO, COCOeval_faster
 
-        iou_type, compared = _IOU_TYPES[kind]
-        annotations, results = (_records(images, side, compared) for side in (0, 1))
+        iou_type, shape = _SHAPES[kind]
+        annotations, results = _records(images, 0, shape), _records(images, 1, shape)
         for id_, annotation in enumerate(annotations, start=1):
             annotation["id"] = id_
         labels = sorted({record["category_id"] for record in annotations + results})
@@ -146,14 +142,12 @@ class DetectionScores:
         return scores
 
 
-def _records(
-    images: dict[int, tuple[Columns, Columns]], side: int, compared: str
-) -> list[dict[str, Any]]:
-    """List annotations (side 0) or results (side 1) with the key to compare and no other shape."""
-    shapes = {key for _, key in _IOU_TYPES.values()} - {compared}
+def _records(images: Images, side: int, shape: str) -> list[dict[str, Any]]:
+    """List annotations (side 0) or results (side 1) with one of their shapes."""
+    unused = {key for _, key in _SHAPES.values()} - {shape}
     records = []
-    for id_, image in images.items():
-        columns = {key: values for key, values in image[side].items() if key not in shapes}
+    for image_id, sides in images.items():
+        columns = {key: values for key, values in sides[side].items() if key not in unused}
         rows = zip(*columns.values(), strict=True)
-        records += [{"image_id": id_, **dict(zip(columns, row, strict=True))} for row in rows]
+        records += [{"image_id": image_id, **dict(zip(columns, row, strict=True))} for row in rows]
     return records

@@ -23,6 +23,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SMALL_IMAGE = 96
 """Pixels of the longer side up to which images are stored raw by default."""
 
+_WHOLE: dict[str, dict[str, Any]] = {}
 _FLAG = {"train": {"train": True}, "val": {"train": False}}
 _TRAIN_TEST = {"train": {"split": "train"}, "val": {"split": "test"}}
 _TRAIN_VAL_TEST = {split: {"split": split} for split in ("train", "val", "test")}
@@ -34,7 +35,7 @@ DATA_SETS: dict[str, dict[str, dict[str, Any]]] = {
     **dict.fromkeys(["DTD", "FGVCAircraft", "Flowers102", "PCAM", "RenderedSST2"], _TRAIN_VAL_TEST),
     "Country211": _TRAIN_VAL_TEST | {"val": {"split": "valid"}},
     "Imagenette": {"train": {"split": "train"}, "val": {"split": "val"}},
-    **dict.fromkeys(["Caltech101", "Caltech256", "EuroSAT", "SUN397"], {}),
+    **dict.fromkeys(["Caltech101", "Caltech256", "EuroSAT", "SUN397"], _WHOLE),
 }
 """The arguments of each data set for each .beton; none for data sets without splits."""
 

@@ -69,14 +69,7 @@ class Scene:
 
 
 def segment(gray: Gray) -> Mask:
-    """Segment the item in an image of Fashion-MNIST, without specks and with small holes filled.
-
-    Args:
-        gray: Image of shape ``(28, 28)``.
-
-    Returns:
-        Mask of the same shape.
-    """
+    """Segment the item in an image of Fashion-MNIST, without specks and with small holes filled."""
     mask = gray > FOREGROUND
     neighbors = ndimage.convolve(mask.astype(int), np.ones((3, 3), int), mode="constant") - mask
     return (mask & (neighbors >= 3)) | (neighbors >= 6)
@@ -124,17 +117,17 @@ class Composer:
 
     def _place(self, random: np.random.Generator, scene: Scene, index: int, area: float) -> bool:
         """Place an item where it leaves the others visible enough; False if no place is found."""
-        item = self._item(random, index, area, contrasting(random, scene.colors))
+        item = self._item(random, scene, index, area)
         if item is None:
             return False
         painted, mask = item
-        height, width = scene.pixels.shape[:2]
-        free = height - mask.shape[0], width - mask.shape[1]
-        if min(free) < 0:
+        size = scene.pixels.shape[:2]
+        free = np.subtract(size, mask.shape)
+        if free.min() < 0:
             return False
         for _ in range(ATTEMPTS):
-            top, left = (int(random.integers(side + 1)) for side in free)
-            covered = np.zeros((height, width), np.bool_)
+            top, left = (random.integers(side + 1) for side in free)
+            covered = np.zeros(size, np.bool_)
             covered[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
             behind = [(other, other.visible & ~covered) for other in scene.objects]
             if all(rest.sum() >= MIN_VISIBLE * other.area for other, rest in behind):
@@ -152,36 +145,29 @@ class Composer:
         height, width = scene.pixels.shape[:2]
         covered = np.zeros((height, width), np.bool_)
         side = height // 3
-        top, left = int(random.integers(height - side)), int(random.integers(width - side))
+        top, left = random.integers(height - side), random.integers(width - side)
         for _ in range(random.integers(8, 15)):
-            index, area = int(random.choice(of_class)), random.uniform(200, 600)
-            item = self._item(random, index, area, contrasting(random, scene.colors))
-            if item is None:
-                continue
-            painted, mask = item
-            y = min(top + int(random.integers(side)), height - mask.shape[0])
-            x = min(left + int(random.integers(side)), width - mask.shape[1])
-            here = slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1])
-            scene.pixels[here][mask] = painted[mask]
-            covered[here] |= mask
+            index, area = random.choice(of_class), random.uniform(200, 600)
+            if item := self._item(random, scene, index, area):
+                painted, mask = item
+                y = min(top + random.integers(side), height - mask.shape[0])
+                x = min(left + random.integers(side), width - mask.shape[1])
+                here = slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1])
+                scene.pixels[here][mask] = painted[mask]
+                covered[here] |= mask
         if covered.any():
             scene.objects.append(SceneObject(label, covered, covered.sum(), crowd=True))
 
     def _item(
-        self, random: np.random.Generator, index: int, area: float, color: NDArray[np.float64]
+        self, random: np.random.Generator, scene: Scene, index: int, area: float
     ) -> tuple[NDArray[np.uint8], Mask] | None:
-        """Resize and color an item and flip it at random.
-
-        Args:
-            random: The random generator.
-            index: Index of the item.
-            area: Approximate number of pixels of the result.
-            color: RGB of the brightest parts, from 0 to 1.
+        """Resize an item to about ``area`` pixels, color it and flip it at random.
 
         Returns:
             Pixels, uint8 of shape ``(height, width, 3)``, and the mask, which touches all four
             sides; None for an image that is nearly empty.
         """
+        color = contrasting(random, scene.colors)
         gray, mask = self.images[index], segment(self.images[index])
         if mask.sum() < 40:
             return None
@@ -204,12 +190,7 @@ class Composer:
 def background(
     random: np.random.Generator, height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Draw a background of two mixed colors.
-
-    Returns:
-        Pixels, uint8 of shape ``(height, width, 3)``, and the colors, from 0 to 1, of shape
-        ``(2, 3)``.
-    """
+    """Draw a background of two mixed colors; return its pixels and the colors, as in `Scene`."""
     middle = random.uniform(0.15, 0.85, 3)
     colors = np.clip(middle + random.uniform(-0.3, 0.3, (2, 3)), 0, 1)
     pattern: Callable[..., NDArray[np.float64]]

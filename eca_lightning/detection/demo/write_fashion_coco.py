@@ -63,17 +63,17 @@ def write_fashion_coco(
     require(image_size >= MIN_SIZE, "image_size", f"at least {MIN_SIZE}", image_size)
     require(seed >= 0, "seed", "at least 0", seed)
     require_mask_library()
+    shared = {"image_size": image_size, "seed": seed}
     settings = {
-        split: {"format": FORMAT, "scenes": scenes, "image_size": image_size, "seed": seed}
-        for split, scenes in (("train", train_scenes), ("val", val_scenes))
+        "train": {"format": FORMAT, "scenes": train_scenes, **shared},
+        "val": {"format": FORMAT, "scenes": val_scenes, **shared},
     }
     to_write = [
         split for split in settings if not _is_complete(output, split, settings[split], overwrite)
     ]
     arrays = read_fashion_mnist(source, output) if to_write else {}
     for split in to_write:
-        composer = Composer(*arrays[split], image_size)
-        _write_split(output, split, composer, settings[split])
+        _write_split(output, split, Composer(*arrays[split], image_size), settings[split])
     for split in settings:
         _report(_annotation_file(output, split))
 
@@ -149,17 +149,12 @@ def _write_split(output: Path, split: str, composer: Composer, settings: dict[st
 def _annotations(scene: Scene, image_id: int, first_id: int) -> Iterator[dict[str, Any]]:
     """Describe the objects of a scene in COCO's format, with run lengths, which are exact."""
     for id_, object_ in enumerate(scene.objects, start=first_id):
-        rows, columns = bounding_slices(object_.visible)
+        y, x = bounding_slices(object_.visible)
         yield {
             "id": id_,
             "image_id": image_id,
             "category_id": object_.label + 1,
-            "bbox": [
-                columns.start,
-                rows.start,
-                columns.stop - columns.start,
-                rows.stop - rows.start,
-            ],
+            "bbox": [x.start, y.start, x.stop - x.start, y.stop - y.start],
             "area": int(object_.visible.sum()),
             "iscrowd": int(object_.crowd),
             "segmentation": _run_lengths(object_),
