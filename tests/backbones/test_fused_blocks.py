@@ -97,7 +97,7 @@ def test_auto_fuses_where_there_is_a_fused_form(name, attention, count):
         ("resnet20", "cbam", "'cbam' has no fused form: set fused to auto or false"),
         ("resnet18", "gc", "'gc' has no fused form"),
         ("resnet18", "aa", "'aa' has no fused form"),
-        ("mobilenet_v2", "eca", "MobileNetV2's block has no fused form"),
+        ("mobilenet_v2", "eca", "this network's block has no fused form"),
         ("resnet20", None, "needs attention"),
     ],
 )
