@@ -1,24 +1,16 @@
-"""Figures of detectors' validation and test on some ranks, started as a user's own script is.
+"""Figures of detectors' validation and test, as one of some ranks.
 
-    python tests/contracts/distributed_detection.py FOLDER RANKS
-
-scores networks of seed 1 and leaves the figures in ``FOLDER/RANKS.json`` and what they predict in
-``FOLDER/RANKS_NETWORK.json``. On two ranks it also
-trains two epochs, in which one rank has batches without objects, and leaves ``FOLDER/*.ckpt``,
-which one rank scores again.
+Networks of seed 1 are scored; the figures are left in ``FOLDER/RANKS.json`` and what is predicted
+in ``FOLDER/RANKS_NETWORK.json``. Two ranks also train two epochs, in which one rank has batches
+without objects, and leave ``FOLDER/*.ckpt``, which one rank scores again.
 """
 
 import json
-import sys
-from pathlib import Path
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from tiny_scenes import MANY_RCNN, MANY_RETINANET, TinyScenes, tiny_detector
+from torch import nn
 
 from eca_lightning import DetectionWriter, ObjectDetector
 
@@ -48,7 +40,7 @@ def make_trainer(ranks, **options):
     )
 
 
-def main(folder, ranks):
+def score_and_train(folder, ranks):
     """Score, train and predict with boxes and masks, and with boxes alone."""
     figures = {}
     for name in ("mask_rcnn", "retinanet"):
@@ -75,7 +67,3 @@ def main(folder, ranks):
             )
     if rank_zero_only.rank == 0:
         (folder / f"{ranks}.json").write_text(json.dumps(figures))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,16 +1,12 @@
-"""Figures of validation and test on some ranks, started as a user's own script is.
+"""Figures of validation and test, as one of some ranks.
 
-    python tests/contracts/distributed_validation.py FOLDER RANKS
-
-scores the network of seed 0 on ``FOLDER/images`` and, with FFCV, ``FOLDER/images.beton``, and
-leaves the figures in ``FOLDER/RANKS.json``; it predicts what ``FOLDER/*.txt`` and the .beton hold,
-and leaves ``FOLDER/RANKS/MODULE/SOURCE/predictions.csv``. On two ranks it also trains an epoch and
-leaves ``FOLDER/*.ckpt``, which one rank scores again.
+The network of seed 0 is scored on ``FOLDER/images`` and, with FFCV, ``FOLDER/images.beton``; the
+figures are left in ``FOLDER/RANKS.json``. What ``FOLDER/*.txt`` and the .beton hold is predicted to
+``FOLDER/RANKS/MODULE/SOURCE/predictions.csv``. Two ranks also train an epoch and leave
+``FOLDER/*.ckpt``, which one rank scores again.
 """
 
 import json
-import sys
-from pathlib import Path
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
@@ -32,7 +28,7 @@ def make_trainer(ranks, **options):
     )
 
 
-def main(folder, ranks):
+def score_and_train(folder, ranks):
     """Score, and train, with each data module."""
     modules = {"folder": (ImageFolderDataModule, folder / "images")}
     if (folder / "images.beton").exists():
@@ -63,7 +59,3 @@ def main(folder, ranks):
             )
     if rank_zero_only.rank == 0:
         (folder / f"{ranks}.json").write_text(json.dumps(figures))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,12 +1,11 @@
 """A run of two ranks that is stopped again and again, beside the same run left alone.
 
-    python tests/contracts/killed_ranks.py FOLDER KILLS SEED
-
-runs ``eca-lightning fit --config FOLDER/run.yaml --ckpt_path auto`` as torchrun would start it, and
+Runs ``eca-lightning fit --config FOLDER/run.yaml --ckpt_path auto`` as torchrun would start it, and
 sends SIGKILL, SIGTERM and SIGUSR1 to one rank or both: in training, in validation, and while a
 checkpoint is written. Each time it checks how the ranks ended, what was saved, and where the next
 attempt goes on. Runs and logs are left in ``FOLDER/alone`` and ``FOLDER/killed``. As in
-killed_runs.py, each attempt is forked from a process that has imported everything.
+killed_runs.py, each attempt is forked from a process that has imported everything and has no
+thread.
 """
 
 import atexit
@@ -17,14 +16,10 @@ import socket
 import sys
 import time
 import traceback
-from pathlib import Path
 
-import torch
 from lightning.pytorch import Callback
 
 from eca_lightning.cli import main as program
-from eca_lightning.data.ffcv import loader as _streaming  # noqa: F401  importing FFCV takes seconds
-from eca_lightning.lightning_cli import lightning_cli as _cli  # noqa: F401
 from eca_lightning.training.checkpoint_io import read_checkpoint
 from eca_lightning.training.resuming import newest_checkpoint
 
@@ -175,7 +170,7 @@ def stop(attempt, number, victims):
         raise SystemExit(f"after {number.name} the ranks ended with {statuses}")
 
 
-def main(folder, kills, seed):
+def stop_again_and_again(folder, kills, seed):
     """Make both runs; print a line for each kill."""
     chance = random.Random(seed)
     phases = list(FURTHEST)
@@ -208,8 +203,3 @@ def main(folder, kills, seed):
     last = Attempt(config, runs, epochs)
     if last.statuses() != [0] * RANKS:
         raise SystemExit("the last attempt failed")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -1,20 +1,15 @@
 """A training run that is killed again and again, beside the same run left alone.
 
-    python tests/contracts/killed_runs.py FOLDER THREADS KILLS SEED
-
-trains on ``FOLDER/train.beton`` with so many decoding threads and leaves the weights and momenta in
-``FOLDER/alone.pt`` and ``FOLDER/killed.pt``. This process imports everything once and trains
-nothing: it forks each attempt before any thread is there, as a fresh process would cost ten times
-as much.
+Trains on ``FOLDER/train.beton`` and leaves the weights and momenta in ``FOLDER/one.pt``,
+``FOLDER/two.pt`` and ``FOLDER/killed.pt``. Each attempt is forked from a process that trains
+nothing, and so has no thread.
 """
 
 import os
 import random
 import signal
-import sys
 import time
 import traceback
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -23,7 +18,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from eca_lightning import FFCVDataModule, ImageClassifier
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.data.ffcv import loader as _streaming  # noqa: F401  importing FFCV takes seconds
 
 STEPS_AN_EPOCH = 10
 CHECKPOINT_EVERY = 3
@@ -117,16 +111,19 @@ def attempt(kill_at, delay, *run):
     return status == signal.SIGKILL
 
 
-def main(folder, threads, kills, seed):
-    """Make both runs; print batch, delay in seconds and last checkpointed step of each kill."""
-    chance = random.Random(seed)
+def kill_again_and_again(folder, kills, seed):
+    """Train with one thread, with two, and with two and kills.
+
+    Prints batch, delay in seconds and last checkpointed step of each kill.
+    """
+    generator = random.Random(seed)
     epochs = -(-kills * FURTHEST // STEPS_AN_EPOCH)  # hence no kill comes too late
-    for name, planned in (("alone", 0), ("killed", kills)):
+    for name, threads, planned in (("one", 1, 0), ("two", 2, 0), ("killed", 2, kills)):
         checkpoints = folder / name
         checkpoints.mkdir()
         run = folder, threads, epochs, checkpoints, folder / f"{name}.pt"
         for _ in range(planned):
-            batch, delay = chance.randint(2, FURTHEST), chance.uniform(0, 0.05)
+            batch, delay = generator.randint(2, FURTHEST), generator.uniform(0, 0.05)
             if not attempt(batch, delay, *run):
                 raise SystemExit(f"the run ended before it was killed at batch {batch}")
             last = newest_whole(checkpoints)
@@ -134,9 +131,5 @@ def main(folder, threads, kills, seed):
             if last:
                 # What a kill leaves of a newer one where a checkpoint is copied into its place.
                 whole = last.read_bytes()
-                (checkpoints / "broken.ckpt").write_bytes(whole[: chance.randrange(len(whole))])
+                (checkpoints / "broken.ckpt").write_bytes(whole[: generator.randrange(len(whole))])
         attempt(None, 0, *run)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -1,33 +1,24 @@
 """Scores of detections are the same, to the last digit, on any number of ranks."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import distributed_detection
 import pytest
+from forked import run_forked
 
-pytestmark = pytest.mark.timeout(900)  # six processes are started, a minute on a quiet machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 DETECTORS = ["mask_rcnn", "retinanet"]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What the driver found on each number of ranks: figures, and predictions of each detector."""
+    """What was found on each number of ranks: figures, and predictions of each detector."""
     folder = tmp_path_factory.mktemp("ranks")
-    driver = Path(__file__).with_name("distributed_detection.py")
     found = {}
     for ranks in (2, 1, 3):  # one rank takes up what two have trained
-        done = subprocess.run(
-            [sys.executable, str(driver), str(folder), str(ranks)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        score = distributed_detection.score_and_train
+        run_forked(folder / "logs", score, folder, ranks, ranks=ranks)
         found[ranks] = json.loads((folder / f"{ranks}.json").read_text())
         for name in DETECTORS:
             found[ranks][name] = json.loads((folder / f"{ranks}_{name}.json").read_text())

@@ -2,19 +2,17 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
+import distributed_validation
 import numpy as np
 import pytest
+from forked import run_forked
 from PIL import Image
 
 from eca_lightning.data.datasets.image_folder import write_image_folder
 
-pytestmark = pytest.mark.timeout(900)  # six processes are started, half a minute on a quiet machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CLASSES = 7
 SAMPLES = 26
@@ -23,7 +21,7 @@ SAMPLES = 26
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
-    """What the driver found on each number of ranks."""
+    """What was found on each number of ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     rng = np.random.default_rng(0)
     for sample in range(SAMPLES):
@@ -36,17 +34,10 @@ def figures(tmp_path_factory):
     (folder / "one.txt").write_text(str(paths[0]))  # fewer images than ranks
     if find_spec("ffcv"):
         write_image_folder(folder / "images", folder / "images.beton", mode="raw")
-    driver = Path(__file__).with_name("distributed_validation.py")
     found = {}
     for ranks in (2, 1, 3):  # one rank takes up what two have trained
-        done = subprocess.run(
-            [sys.executable, str(driver), str(folder), str(ranks)],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_OPT": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        score = distributed_validation.score_and_train
+        run_forked(folder / "logs", score, folder, ranks, ranks=ranks)
         found[ranks] = json.loads((folder / f"{ranks}.json").read_text())
         for table in (folder / str(ranks)).rglob("predictions.csv"):
             name = f"{table.parents[1].name} predict {table.parent.name}"

@@ -1,9 +1,6 @@
 """A run of two ranks that is stopped, whenever and however, ends as if nothing had happened."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +8,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 pytest.importorskip("ffcv")
 
+import killed_ranks
+from forked import run_forked
 from noise_run import write_run
 
 KILLS = int(os.environ.get("KILLED_RANKS", "3"))
 """30 in `make killtest`."""
 SEED = int(os.environ.get("KILLED_RANKS_SEED", "0"))
 
-pytestmark = pytest.mark.timeout(600 + 120 * KILLS)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + 120 * KILLS)]
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +24,15 @@ def runs(tmp_path_factory):
     """The folders of both runs, and what was done to the second."""
     folder = tmp_path_factory.mktemp("ranks")
     write_run(folder, devices=2, callbacks=[{"class_path": "killed_ranks.Report"}])
-    driver = Path(__file__).with_name("killed_ranks.py")
-    quick = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "NUMBA_OPT": "0"}
-    done = subprocess.run(
-        [sys.executable, str(driver), str(folder), str(KILLS), str(SEED)],
-        env=os.environ | quick,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    print(done.stdout)
-    logs = "\n".join(path.read_text()[-3000:] for path in sorted(folder.glob("*/rank*.log")))
-    assert done.returncode == 0, f"seed {SEED}: {done.stdout}{done.stderr[-3000:]}\n{logs}"
+    stop = killed_ranks.stop_again_and_again
+    try:
+        printed = run_forked(folder / "logs", stop, folder, KILLS, SEED)
+    except AssertionError as error:
+        logs = [path.read_text()[-3000:] for path in sorted(folder.glob("*/rank*.log"))]
+        pytest.fail("\n".join([f"seed {SEED}: {error}", *logs]))
+    print(printed)
     versions = [folder / name / "run" / "version_0" for name in ("alone", "killed")]
-    return versions, done.stdout.splitlines()
+    return versions, printed.splitlines()
 
 
 def test_every_signal_was_sent_and_the_run_kept_one_folder(runs):
