@@ -134,10 +134,10 @@ def _evenly_spaced(files: LabeledFiles, count: int) -> LabeledFiles:
 @contextmanager
 def _temporary_beton(files: LabeledFiles, source: Path, mode: WriteMode) -> Iterator[Path]:
     # Imported here: it needs FFCV, which the other loaders do not.
-    from eca_lightning.data.ffcv.write import ensure_beton
+    from eca_lightning.data.ffcv.write import write_beton
 
     with tempfile.TemporaryDirectory(prefix="benchmark_loader_") as folder:
-        info = ensure_beton(
+        info = write_beton(
             FolderSamples(files),
             Path(folder) / "images.beton",
             class_names=files.class_names,

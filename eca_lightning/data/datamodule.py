@@ -1,4 +1,4 @@
-"""What the data modules share: options, checks, views, ranks and loaders."""
+"""The base of the classification data modules: options, splits, crops and loaders."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -24,11 +24,11 @@ NEEDED: dict[str, tuple[Split, ...]] = {
     "test": ("test",),
     "predict": ("predict",),
 }
-"""The splits that each of Lightning's stages reads."""
+"""The splits that each stage of Lightning reads."""
 
 
 class Source(Protocol):
-    """A data set that was looked at but not read yet."""
+    """A dataset whose index was read, but not its images."""
 
     @property
     def class_names(self) -> list[str] | None:
@@ -45,41 +45,40 @@ class ClassificationDataModule(ResumableDataModule, ABC):
     A batch is ``(images, labels)``: images uint8 of shape ``(N, 3, image_size, image_size)`` in
     channels_last memory, labels int64 of shape ``(N,)``. Training epochs are shuffled by
     ``(seed, epoch)``, random crops, flips and augmentations follow from ``(seed, epoch, sample)``,
-    and an epoch interrupted by a checkpoint is resumed at its next batch. Evaluation counts each
-    sample exactly once on any number of ranks; rows that only fill up a rank have the label -1.
+    and an interrupted epoch is resumed at its next batch. Evaluation counts each sample exactly
+    once on any number of ranks; rows that pad a batch have the label -1.
 
     Args:
-        root: Folder from which relative paths of train, val and test start; the current one if
-            None.
+        root: Folder of relative paths of train, val and test; the current one if None.
         train: Training set.
         val: Validation set; ``fit`` without one does not validate.
         test: Test set.
         predict: Images without labels: a folder, at any depth; a glob, in quotes; a .txt file with
-            a path in each line; or one image. Their labels are -1.
-        batch_size: Training samples a rank takes at a time.
+            one path per line; or one image. Their labels are -1.
+        batch_size: Training samples per batch and rank.
         eval_batch_size: The same for validation, test and prediction; batch_size if None.
-        num_workers: Decoding threads or processes a rank; the cores of the machine shared out
-            among its ranks if None.
+        num_workers: Decoding threads or processes per rank; the machine's cores divided by its
+            ranks if None.
         image_size: Height and width of the network's input in pixels.
-        resize_size: For the view center_crop: the length in pixels to which the shorter side would
-            be resized before the middle image_size pixels are cut out.
-        train_crop: What training sees: random_resized_crop, center_crop, or full, which takes
-            images as they are stored and needs all of one size.
-        eval_crop: What validation, test and prediction see.
-        flip: Mirror training images horizontally, every other one at random.
-        scale: Least and greatest share of the area for random_resized_crop.
-        ratio: Least and greatest width over height for random_resized_crop.
-        seed: Seed of order, crops and augmentations; that of seed_everything if None.
-        aug_repeats: Times that a training epoch takes each of its samples, each time with another
-            crop (repeated augmentation, arXiv 1901.09335). An epoch keeps its length, so that it
-            visits only one in ``aug_repeats`` of the samples.
-        on_unreadable: What prediction does about an image file that cannot be read: ``skip`` it,
-            say so and go on, or ``raise`` an error. A damaged .beton is always an error.
-        augment: What else is changed in training images, in this order, after crop and flip: a list
-            of ColorJitter, TrivialAugment, RandAugment and RandomErasing.
+        resize_size: For center_crop: length in pixels to which the shorter side would be resized
+            before the center image_size pixels are cropped.
+        train_crop: Crop of training images: random_resized_crop, center_crop, or full, which
+            keeps images as they are stored and needs all of one size.
+        eval_crop: Crop of validation, test and prediction images.
+        flip: Flip training images horizontally with probability 0.5.
+        scale: Minimum and maximum fraction of the area for random_resized_crop.
+        ratio: Minimum and maximum aspect ratio, width over height, for random_resized_crop.
+        seed: Seed of shuffling, crops and augmentations; that of seed_everything if None.
+        aug_repeats: Times that a training epoch visits each of its samples, each time with another
+            crop (repeated augmentation, arXiv 1901.09335). The length of an epoch stays the same,
+            so that it visits one in ``aug_repeats`` of the samples.
+        on_unreadable: What prediction does about an image file that cannot be read: ``skip`` and
+            report it, or ``raise`` an error. A damaged .beton is always an error.
+        augment: Augmentations of training images after crop and flip, in this order: a list of
+            ColorJitter, TrivialAugment, RandAugment and RandomErasing.
 
     Raises:
-        ValueError: An option is out of range.
+        ValueError: If an option is out of range.
     """
 
     def __init__(
@@ -129,28 +128,28 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             1, batch_size=batch_size, eval_batch_size=eval_batch_size, aug_repeats=aug_repeats
         )
         try:
-            self._crop(train_crop, True, None)
-            self._crop(eval_crop, False, None)
+            self._crop("train", None)
+            self._crop("val", None)
         except ValueError as error:
             raise ValueError(f"data.{error}") from None
 
     @abstractmethod
-    def _look_at(self, path: Path, name: str) -> Source:
-        """Check that a data set is there and whole, without reading its images."""
+    def _inspect(self, path: Path, name: str) -> Source:
+        """Check that a dataset exists and is complete, without reading its images."""
 
     @abstractmethod
-    def _load(self, source: Any, name: str, crop: CropName, train: bool) -> EpochLoader:
-        """The loader of a data set for this rank."""
+    def _load(self, source: Any, split: Split) -> EpochLoader:
+        """Create the loader of a split for this rank."""
 
     def setup(self, stage: str) -> None:
-        """Check the data sets of a stage, before a model is built on the device.
+        """Check the datasets of a stage, before a model is built on the device.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            FileNotFoundError: A data set does not exist.
-            ValueError: A data set is not given or damaged, or two have different classes.
+            FileNotFoundError: If a dataset does not exist.
+            ValueError: If a dataset is not given or is damaged, or two have different classes.
         """
         for split in NEEDED[stage]:
             if split == "predict" and self._path(split).suffix != ".beton":
@@ -165,7 +164,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
 
     @property
     def class_names(self) -> list[str] | None:
-        """Name of each label; None without a data set with labels, or where it does not tell."""
+        """Name of each label; None without a labeled dataset, or where it does not know them."""
         source = self._labeled_source()
         return source.class_names if source else None
 
@@ -174,37 +173,30 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         """Number of classes.
 
         Raises:
-            ValueError: There is no data set with labels.
+            ValueError: If there is no labeled dataset.
         """
         if source := self._labeled_source():
             return source.num_classes
         raise ValueError("the classes are unknown: data.train, data.val or data.test must exist")
 
     def train_dataloader(self) -> EpochLoader:
-        """Shuffled training batches of this rank, from where a checkpoint stopped."""
-        return self._resumed(self._loader("train", self.train_crop))
+        """Create the loader of shuffled training batches, at the position of a checkpoint."""
+        return self._resumed(self._loader("train"))
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
-        """Validation batches of this rank; an empty list without a validation set."""
-        return self._loader("val", self.eval_crop) if self.paths["val"] else []
+        """Create the loader of validation batches; an empty list without a validation set."""
+        return self._loader("val") if self.paths["val"] else []
 
     def test_dataloader(self) -> EpochLoader:
-        """Test batches of this rank."""
-        return self._loader("test", self.eval_crop)
+        """Create the loader of test batches."""
+        return self._loader("test")
 
     def predict_dataloader(self) -> Any:
-        """Batches of images without labels, see `PredictionLoader`.
-
-        ``batch_indices`` of the loader tells which files a batch is of, ``dataset.paths`` their
-        names and ``unreadable`` what is missing.
-        """
+        """Create the loader of images without labels, a `PredictionLoader`."""
         files = find_images(self._path("predict"), "data.predict")
         size = first_image_size(files) if self.eval_crop == "full" else None
-        return self._prediction_loader(
-            FileDataset(files, None, self._crop(self.eval_crop, False, size)),
-            self.eval_batch_size or self.batch_size,
-            collate,
-        )
+        dataset = FileDataset(files, None, self._crop("predict", size))
+        return self._prediction_loader(dataset, self.eval_batch_size or self.batch_size, collate)
 
     def _path(self, split: Split) -> Path:
         path = self.paths[split]
@@ -213,14 +205,14 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         return path
 
     def _source(self, split: Split) -> Source:
-        """The data set of a split, looked at once."""
+        """Return the dataset of a split, inspected once."""
         if split not in self._sources:
-            self._sources[split] = self._look_at(self._path(split), f"data.{split}")
+            self._sources[split] = self._inspect(self._path(split), f"data.{split}")
         source: Source = self._sources[split]
         return source
 
     def _labeled_source(self) -> Source | None:
-        """The first data set with labels that is there: prediction needs none."""
+        """Return the first labeled dataset that exists: prediction needs none."""
         labeled: tuple[Split, ...] = ("train", "val", "test")
         for split in labeled:
             path = self.paths[split]
@@ -228,15 +220,17 @@ class ClassificationDataModule(ResumableDataModule, ABC):
                 return self._source(split)
         return None
 
-    def _loader(self, split: Split, crop: CropName) -> EpochLoader:
-        """Build a loader and remember to close it."""
-        loader = self._load(self._source(split), f"data.{split}", crop, split == "train")
+    def _loader(self, split: Split) -> EpochLoader:
+        """Create the loader of a split, which teardown closes."""
+        loader = self._load(self._source(split), split)
         self._loaders.append(loader)
         return loader
 
-    def _crop(self, name: CropName, train: bool, full_size: tuple[int, int] | None) -> Crop:
-        """The view of a split; ``full_size`` is the height and width of its images for ``full``."""
-        size = full_size if name == "full" and full_size else (self.image_size, self.image_size)
+    def _crop(self, split: Split, stored_size: tuple[int, int] | None) -> Crop:
+        """Return the crop of a split; ``stored_size`` is the output size of the crop ``full``."""
+        train = split == "train"
+        name = self.train_crop if train else self.eval_crop
+        size = stored_size if name == "full" and stored_size else (self.image_size,) * 2
         return Crop(
             name,
             *size,
@@ -249,10 +243,10 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         )
 
     def _index_sampler(
-        self, samples: int, train: bool, pages: NDArray[Any] | None = None
+        self, samples: int, split: Split, pages: NDArray[Any] | None = None
     ) -> DistributedBatchSampler:
-        """The batches of this rank."""
-        trainer = self.trainer
+        """Return the sampler of a split for this rank; ``pages`` are for training alone."""
+        train, trainer = split == "train", self.trainer
         return DistributedBatchSampler(
             samples=samples,
             batch_size=self.batch_size if train else self.eval_batch_size or self.batch_size,
@@ -263,5 +257,5 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             shuffle=train and not getattr(trainer, "overfit_batches", 0),
             repeats=self.aug_repeats if train else 1,
             seed=self._run_seed(),
-            pages=pages,
+            pages=pages if train else None,
         )

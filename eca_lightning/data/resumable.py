@@ -1,4 +1,4 @@
-"""A data module whose training set is resumed at the batch where a checkpoint stopped."""
+"""The base of the data modules: seed, workers, loaders of this rank, and exact resuming."""
 
 import os
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from eca_lightning.utils.checks import require, require_at_least
 
 
 class ResumableDataModule(LightningDataModule):
-    """The position in the training set, the loaders of a run, and a rank's share of the machine.
+    """A data module whose training epoch is resumed at the batch where a checkpoint stopped.
 
     Args:
-        num_workers: Decoding threads or processes a rank; the cores of the machine shared out
-            among its ranks if None.
-        seed: Seed of all that is random; that of seed_everything if None.
+        num_workers: Decoding threads or processes per rank; the machine's cores divided by its
+            ranks if None.
+        seed: Seed of all randomness; that of seed_everything if None.
         on_unreadable: What prediction does about an image file that cannot be read.
 
     Raises:
-        ValueError: An option is out of range.
+        ValueError: If an option is out of range.
     """
 
     def __init__(
@@ -46,19 +46,19 @@ class ResumableDataModule(LightningDataModule):
         self._loaders.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the training set.
+        """Return the position in the training set.
 
-        Lightning saves that of the loader as well, but loses it where the loader is built before
-        the loops are restored, as a schedule does that asks for the number of steps.
+        Lightning saves that of the loader too, but loses it where the loader is built before the
+        loops are restored, as with a schedule that asks for the number of steps.
         """
         return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on, once the training loader is built, after the last batch that was handed out."""
+        """Continue after the last batch trained on, once the training loader is built."""
         self._resume_at = state_dict.get("train")
 
     def _resumed(self, loader: EpochLoader) -> EpochLoader:
-        """The training loader, from where a checkpoint stopped."""
+        """Set the training loader to the position of the checkpoint, if any."""
         self._train_loader = loader
         loader.trainer = self.trainer
         if self._resume_at is not None:
@@ -69,7 +69,7 @@ class ResumableDataModule(LightningDataModule):
     def _prediction_loader(
         self, dataset: Any, batch_size: int, collate_fn: Callable[[list[Any]], Any]
     ) -> PredictionLoader:
-        """Build a loader of image files for this rank and remember to close it."""
+        """Create a loader of image files for this rank, which teardown closes."""
         trainer = self.trainer
         loader = PredictionLoader(
             dataset,

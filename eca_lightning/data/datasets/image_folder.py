@@ -89,10 +89,10 @@ def write_image_folder(
             f"has {', '.join(differing[:5])}" + (", ..." if len(differing) > 5 else "")
         )
     # Imported here: it needs FFCV, which the command's help does not.
-    from eca_lightning.data.ffcv.write import ensure_beton
+    from eca_lightning.data.ffcv.write import write_beton
 
     for beton, files in listed.items():
-        info = ensure_beton(
+        info = write_beton(
             FolderSamples(files),
             beton,
             class_names=files.class_names,

@@ -157,10 +157,10 @@ def write_torchvision(
         subsets = random_split(splits["train"], fractions, generator)
         splits = dict(zip(("train", "val"), subsets, strict=True))
     # Imported here: it needs FFCV, which the command's help does not.
-    from eca_lightning.data.ffcv.write import ensure_beton
+    from eca_lightning.data.ffcv.write import write_beton
 
     for split, pairs in splits.items():
-        info = ensure_beton(
+        info = write_beton(
             PillowSamples(pairs),
             output / f"{split}.beton",
             class_names=class_names,

@@ -1,12 +1,11 @@
-"""Decode at the crop: of a JPEG only what a crop needs, resized and mirrored on the way.
+"""Python interface of the crop decoder: decode, resize and flip only what a crop needs of a JPEG.
 
-This is the Python face of ``native/``, a shared library on libjpeg-turbo that the installation
-builds where it can; `available` says whether it did. `decoding.CropDecoder` calls the same library
-from FFCV's compiled loops.
+The decoder in ``native/`` is a shared library on libjpeg-turbo, built at installation where that
+is possible. `decode_op.CropDecoder` calls the same library from FFCV's compiled loops.
 
-A picture is reduced by averaging areas (OpenCV's ``INTER_AREA``, PIL's ``BOX``) and enlarged by
-bilinear interpolation. A JPEG of which the crop is much larger than the output is decoded at 1/2,
-1/4 or 1/8 of its resolution first, which spares most of the inverse DCT.
+Images are reduced by averaging areas (OpenCV's ``INTER_AREA``, PIL's ``BOX``) and enlarged by
+bilinear interpolation. A JPEG whose crop is much larger than the output is decoded at 1/2, 1/4 or
+1/8 of its resolution first, which avoids most of the inverse DCT.
 """
 
 import ctypes
@@ -25,7 +24,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 REDUCE_FROM = 2.0
 """Default of ``reduce_from``, see `decode_crop`."""
 
-_VERSION = 1  # crop_decode.h has the same number: a library of another version is not used
+_VERSION = 1  # equal to that in crop_decode.h: a library of another version is not used
 _MESSAGE_BYTES = 200
 _JPEG, _RAW = 0, 1  # FFCV's storage modes
 _INTEGER, _REAL = ctypes.c_int64, ctypes.c_double
@@ -36,7 +35,7 @@ _SIGNATURES = {
 
 
 class Status(IntEnum):
-    """What became of a sample; the numbers of ``native/crop_decode.h``."""
+    """Result of decoding a sample, with the numbers of ``native/crop_decode.h``."""
 
     OK = 0
     DAMAGED = 1
@@ -44,20 +43,17 @@ class Status(IntEnum):
     BAD_ARGUMENT = 3
     NO_MEMORY = 4
 
-    @property
-    def sentence(self) -> str:
-        """The status in words, to follow the name of a sample."""
-        return {
-            Status.OK: "decoded",
-            Status.DAMAGED: "damaged JPEG stream",
-            Status.SIZE_MISMATCH: "the image is not of the size that was recorded for it",
-            Status.BAD_ARGUMENT: "the crop, the output size or the storage mode is out of range",
-            Status.NO_MEMORY: "out of memory",
-        }[self]
+
+_MESSAGES = {
+    Status.DAMAGED: "damaged JPEG stream",
+    Status.SIZE_MISMATCH: "the image does not have the size that was recorded for it",
+    Status.BAD_ARGUMENT: "the crop, the output size or the storage mode is out of range",
+    Status.NO_MEMORY: "out of memory",
+}
 
 
 def load_library(path: str) -> ctypes.CDLL:
-    """Load a build of the library and give its functions their types.
+    """Load a build of the library and declare the types of its functions.
 
     Raises:
         OSError: If it cannot be loaded, or was built from another version of the package.
@@ -73,7 +69,7 @@ def load_library(path: str) -> ctypes.CDLL:
 
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The installed library, or None and the reason."""
+    """Load the installed library; return it, or None and the reason."""
     spec = importlib.util.find_spec("eca_lightning.data.ffcv._crop_decode")
     if spec is None or spec.origin is None:
         return None, (
@@ -87,17 +83,17 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def available() -> bool:
-    """Whether the library was built and can be loaded."""
+    """Check whether the library was built and can be loaded."""
     return _load()[0] is not None
 
 
 def unavailable_reason() -> str:
-    """Why `available` is False, in a sentence with the remedy; empty if it is True."""
+    """Say why `available` is False, and the remedy; empty if it is True."""
     return _load()[1]
 
 
 def library() -> ctypes.CDLL:
-    """The loaded library, its functions typed.
+    """Return the loaded library.
 
     Raises:
         RuntimeError: If it is not available.
@@ -116,47 +112,36 @@ def decode_crop(
     recorded_size: tuple[int, int] | None = None,
     reduce_from: float = REDUCE_FROM,
 ) -> Pixels:
-    """Show a crop of a JPEG at another size.
-
-    Gray, CMYK and YCCK pictures become RGB as PIL converts them.
+    """Decode and resize a crop of a JPEG; gray, CMYK and YCCK become RGB as PIL converts them.
 
     Args:
         stream: The file's bytes.
-        crop: What to show, inside the picture.
+        crop: The crop, inside the image.
         size: Height and width of the result, in pixels.
-        flip: Mirror left to right.
-        recorded_size: Height and width that the picture must have, if known.
+        flip: Flip horizontally.
+        recorded_size: Height and width that the image must have, if known.
         reduce_from: Decode at 1/2 of the resolution if the crop is at least this many times as
-            large as the result in both directions, at 1/4 from twice as large on, at 1/8 from
-            four times; at least 2, or infinity for never. Faster, but no longer the mean of
-            areas: at 2, as far from it as another filter would be.
+            large as the result in both directions, at 1/4 from twice this factor, at 1/8 from four
+            times; at least 2, or infinity for never. Faster, but no longer the mean of areas: at
+            2, as far from it as another filter would be.
 
     Returns:
         uint8 RGB of shape (height, width, 3).
 
     Raises:
-        ValueError: If the stream is damaged in any part that the crop needs, or not of the
-            recorded size, or the crop is not inside the picture.
+        ValueError: If the stream is damaged in a part that the crop needs, or not of the recorded
+            size, or the crop is not inside the image.
         MemoryError: If it would take more memory than there is, or than the decoder allows.
     """
     data = np.frombuffer(stream, np.uint8)
-    return _show(_JPEG, data, recorded_size or (0, 0), crop, size, flip, reduce_from)
+    return _decode(_JPEG, data, recorded_size or (0, 0), crop, size, flip, reduce_from)
 
 
 def resize_crop(pixels: Pixels, crop: Box, size: tuple[int, int], flip: bool = False) -> Pixels:
-    """Show a crop of a picture in memory at another size.
-
-    Args:
-        pixels: uint8 RGB of shape (height, width, 3).
-        crop: What to show, inside the picture.
-        size: Height and width of the result, in pixels.
-        flip: Mirror left to right.
-
-    Returns:
-        uint8 RGB of shape (height, width, 3).
+    """Resize a crop of an image in memory; see `decode_crop`.
 
     Raises:
-        ValueError: If `pixels` is of another shape or type, or the crop is not inside it.
+        ValueError: If `pixels` is not uint8 of shape (height, width, 3), or the crop is not inside.
         MemoryError: If there is not enough memory.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
@@ -164,14 +149,14 @@ def resize_crop(pixels: Pixels, crop: Box, size: tuple[int, int], flip: bool = F
             f"pixels must be uint8 of shape (height, width, 3), "
             f"got {pixels.dtype} of shape {pixels.shape}"
         )
-    height, width, _ = pixels.shape
-    return _show(_RAW, np.ascontiguousarray(pixels), (height, width), crop, size, flip, REDUCE_FROM)
+    pixels = np.ascontiguousarray(pixels)
+    return _decode(_RAW, pixels, pixels.shape[:2], crop, size, flip, REDUCE_FROM)
 
 
-def _show(
+def _decode(
     mode: int,
     data: Pixels,
-    picture: tuple[int, int],
+    image_size: tuple[int, ...],
     crop: Box,
     size: tuple[int, int],
     flip: bool,
@@ -183,20 +168,11 @@ def _show(
         raise ValueError(f"size must be a height and a width from 1 to 65535, got {size}")
     output = np.empty((*size, 3), np.uint8)
     message = ctypes.create_string_buffer(_MESSAGE_BYTES)
-    status = library().crop_decode_image(
-        mode,
-        data.ctypes.data,
-        data.size,
-        *picture,
-        *crop,
-        flip,
-        output.ctypes.data,
-        *size,
-        reduce_from,
-        ctypes.addressof(message),
-    )
+    source = (mode, data.ctypes.data, data.size, *image_size, *crop, flip)
+    target = (output.ctypes.data, *size, reduce_from, ctypes.addressof(message))
+    status = library().crop_decode_image(*source, *target)
     if status != Status.OK:
         detail = message.value.decode(errors="replace")
-        sentence = Status(status).sentence + (f": {detail}" if detail else "")
+        sentence = _MESSAGES[Status(status)] + (f": {detail}" if detail else "")
         raise (MemoryError if status == Status.NO_MEMORY else ValueError)(sentence)
     return output

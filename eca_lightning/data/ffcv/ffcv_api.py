@@ -1,7 +1,8 @@
-"""The one place that imports FFCV, and what importing it must not change.
+# ruff: noqa: F401
+"""The only module that imports FFCV: its names, and the torch and numba settings that it changes.
 
-FFCV has not been released since 2023 and is taken as it is. The modules that build on it import its
-names from here, and are themselves imported only once FFCV is needed.
+FFCV has had no release since 2023 and is used as it is. The modules that build on it import its
+names from here, and are themselves imported only when FFCV is needed.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ MISSING = (
 
 @contextmanager
 def torch_threads_kept() -> Iterator[None]:
-    """Undo FFCV's habit of setting torch's number of threads to that of its own workers."""
+    """Restore torch's number of threads, which FFCV sets to that of its workers."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -31,8 +32,8 @@ try:
     with torch_threads_kept():
         import numba  # one of FFCV's own requirements
 
-        # Its default, TBB, has on one CPU no thread for what FFCV's import starts, loses it in a
-        # fork and waits for it at exit for ever. One thread runs nothing in parallel anyway.
+        # On one CPU, the default layer TBB has no thread for what FFCV's import starts, loses it in
+        # a fork and waits for it forever at exit. One thread runs nothing in parallel anyway.
         if numba.config.NUMBA_NUM_THREADS == 1:
             numba.config.THREADING_LAYER = "workqueue"
 
@@ -52,38 +53,8 @@ except ImportError as error:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function with numba at its first call, and keep the result for later processes.
-
-    Args:
-        function: A function that numba understands. It will run without the interpreter's lock.
-
-    Returns:
-        The same, for Python and for other compiled functions to call.
-    """
+    """Compile a function with numba at its first call, without the GIL, and cache it on disk."""
     try:
         return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's can be written to
+    except RuntimeError:  # neither the package's folder nor the user's is writable
         return numba.njit(nogil=True)(function)
-
-
-__all__ = [
-    "IMAGE_MODES",
-    "AllocationQuery",
-    "Compiler",
-    "DatasetWriter",
-    "EpochIterator",
-    "IntField",
-    "Loader",
-    "MemoryAllocator",
-    "Operation",
-    "OrderOption",
-    "RGBImageField",
-    "SimpleRGBImageDecoder",
-    "State",
-    "compiled",
-    "ctypes_imdecode",
-    "ctypes_resize",
-    "handle_sample",
-    "numba",
-    "torch_threads_kept",
-]

@@ -1,11 +1,11 @@
-"""The .beton file format: a check that takes milliseconds, and a description.
+"""The .beton file format: a check that takes milliseconds.
 
 FFCV trusts its files: a truncated one loads silently or hangs, a damaged one may crash the process.
-Everything that a loader will follow (header, pointers, sizes) is therefore checked here first, from
-the format itself and without FFCV.
+Everything that a loader follows (header, pointers, sizes) is therefore checked here first, without
+FFCV.
 
-Layout: header | field descriptors | one metadata row a sample | pages of pixel data | allocation
-table, one row a sample.
+Layout: header | field descriptors | one metadata row per sample | pages of pixel data | allocation
+table, one row per sample.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from eca_lightning.data.ffcv.sidecar import Sidecar, read_sidecar
 VERSION = 2
 JPEG, RAW = 0, 1
 PIXELS_PER_BYTE = 512
-"""More than a JPEG can hold: each 8 x 8 block of a Huffman-coded one takes a bit at the least."""
+"""An upper bound for JPEG: each 8 x 8 block of a Huffman-coded one takes at least one bit."""
 FIELDS = {"image": 2, "label": 1}
-"""The fields read here and their type numbers: RGBImageField and IntField."""
+"""The expected fields and their type numbers: RGBImageField and IntField."""
 
 HEADER_TYPE = np.dtype(
     [
@@ -41,7 +41,7 @@ ALLOCATION_TYPE = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8"
 
 @dataclass(frozen=True, eq=False)
 class BetonInfo:
-    """What a .beton holds.
+    """The index of a .beton.
 
     Attributes:
         path: The file.
@@ -50,7 +50,7 @@ class BetonInfo:
         images: Mode, width, height and offset of each image, of shape ``(samples,)``.
         labels: Labels, int64, of shape ``(samples,)``.
         sizes: Stored bytes of each image, of shape ``(samples,)``.
-        sidecar: Its sidecar, or None.
+        sidecar: Its sidecar, if any.
     """
 
     path: Path
@@ -74,39 +74,39 @@ class BetonInfo:
 
     @property
     def resolutions(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Least and greatest (height, width) in pixels, each taken over all images."""
+        """Minimum and maximum (height, width) in pixels, each over all images."""
         heights, widths = self.images["height"], self.images["width"]
         return (int(heights.min()), int(widths.min())), (int(heights.max()), int(widths.max()))
 
     @property
     def class_names(self) -> list[str] | None:
-        """Name of each label, where the sidecar is there."""
+        """Name of each label; None without a sidecar."""
         return self.sidecar.class_names if self.sidecar else None
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; without a sidecar, the greatest label plus one."""
+        """Number of classes; without a sidecar, the maximum label plus one."""
         return len(self.sidecar.class_names) if self.sidecar else int(self.labels.max()) + 1
 
     @property
     def pages(self) -> NDArray[np.uint64]:
-        """The page each image lies on, of shape ``(samples,)``."""
+        """Page of each image, of shape ``(samples,)``."""
         return self.images["data_ptr"] // np.uint64(self.page_size)
 
 
 def check_beton(path: Path, name: str = "") -> BetonInfo:
-    """Check that a file is a whole .beton of images and labels, without reading pixels.
+    """Check that a file is a complete .beton of images and labels, without reading pixels.
 
     Args:
         path: The file.
-        name: What the file is for, as the user calls it; it starts the messages.
+        name: Option that names the file; error messages begin with it.
 
     Returns:
-        What it holds.
+        The index of the file.
 
     Raises:
-        FileNotFoundError: It does not exist.
-        ValueError: It is no .beton, truncated or damaged, or does not fit its sidecar.
+        FileNotFoundError: If it does not exist.
+        ValueError: If it is not a .beton, truncated or damaged, or does not match its sidecar.
     """
     prefix = f"{name}: " if name else ""
     if not path.exists():
@@ -127,7 +127,7 @@ def check_beton(path: Path, name: str = "") -> BetonInfo:
 
 
 def _read(path: Path) -> BetonInfo:
-    """Read and check everything but the pixels; a ValueError says what is wrong."""
+    """Read and check everything but the pixels."""
     size = path.stat().st_size
     if size < HEADER_TYPE.itemsize:
         raise ValueError("is not a .beton file: it is too short for a header")
@@ -147,12 +147,10 @@ def _read(path: Path) -> BetonInfo:
         raise ValueError("was never completed: its allocation table is missing")
     if pixels > table:
         raise ValueError("is damaged: its allocation table lies inside its metadata")
-    if table + samples * ALLOCATION_TYPE.itemsize != size:
-        kind = "truncated" if table + samples * ALLOCATION_TYPE.itemsize > size else "damaged"
-        raise ValueError(
-            f"is {kind}: it has {size} bytes instead of "
-            f"{table + samples * ALLOCATION_TYPE.itemsize}"
-        )
+    end = table + samples * ALLOCATION_TYPE.itemsize
+    if end != size:
+        kind = "truncated" if end > size else "damaged"
+        raise ValueError(f"is {kind}: it has {size} bytes instead of {end}")
 
     fields = np.fromfile(path, FIELD_TYPE, len(FIELDS), offset=HEADER_TYPE.itemsize)
     found = {field["name"].decode("ascii", "replace"): int(field["type_id"]) for field in fields}
@@ -168,25 +166,25 @@ def _read(path: Path) -> BetonInfo:
     info = BetonInfo(path, size, page_size, rows["image"], rows["label"], sizes, sidecar)
     if sidecar and (sidecar.bytes, sidecar.samples) != (size, samples):
         raise ValueError(
-            f"does not fit its sidecar: {samples} samples in {size} bytes "
+            f"does not match its sidecar: {samples} samples in {size} bytes "
             f"instead of {sidecar.samples} in {sidecar.bytes}"
         )
     if rows["label"].max() >= info.num_classes:
         raise ValueError(f"is damaged: it has labels above its {info.num_classes} classes")
     if sidecar:
-        # Last, because np.bincount returns an array as long as the greatest label.
+        # Last, because np.bincount returns an array as long as the maximum label.
         counts = np.bincount(info.labels, minlength=info.num_classes)
         if counts.tolist() != sidecar.class_counts:
-            raise ValueError("does not fit its sidecar: the counts of its classes differ")
+            raise ValueError("does not match its sidecar: the counts of its classes differ")
     return info
 
 
 def _sizes_of_images(
     images: NDArray[np.void], allocations: NDArray[np.void], start: int, end: int, page_size: int
 ) -> NDArray[np.uint64]:
-    """Stored bytes of each image, once every pointer that a reader follows has been checked."""
+    """Check every pointer that a reader follows; return the stored bytes of each image."""
     pointers, sizes = allocations["ptr"], allocations["size"]
-    # Each comparison rules out the overflow of the sums in the next one.
+    # Each comparison excludes overflow of the sums in the next one.
     if (pointers < start).any() or (pointers > end).any() or (sizes > page_size).any():
         raise ValueError("is damaged: images lie outside its pages")
     if (pointers + sizes > end).any() or (pointers % page_size + sizes > page_size).any():
@@ -197,11 +195,11 @@ def _sizes_of_images(
     if (found["ptr"] != images["data_ptr"]).any() or (
         found["sample_id"] != np.arange(len(images))
     ).any():
-        raise ValueError("is damaged: its allocation table does not fit its images")
+        raise ValueError("is damaged: its allocation table does not match its images")
     sizes = found["size"]
     areas = images["height"].astype(np.uint64) * images["width"]
     raw = images["mode"] == RAW
-    # A decoder allocates what the metadata say before it sees what the stream holds.
+    # A decoder allocates the size in the metadata before it reads the stream.
     too_large = areas > sizes * np.uint64(PIXELS_PER_BYTE)
     if (images["mode"] > RAW).any() or (areas == 0).any() or too_large[~raw].any():
         raise ValueError("is damaged: its image metadata are not plausible")

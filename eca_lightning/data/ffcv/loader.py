@@ -1,12 +1,12 @@
-"""Batches from a .beton: the one place that guards FFCV's loader and its faults.
+"""Batches from a .beton, with guards against the faults of FFCV's loader.
 
 | FFCV | here |
 | --- | --- |
-| a batch is a view of a ring of slots, overwritten later | copied out before the next is taken |
-| an exception in its thread leaves the consumer waiting for ever | passed on; a time-out besides |
+| a batch is a view of a ring of slots, overwritten later | copied before the next is taken |
+| an exception in its thread leaves the consumer waiting forever | raised; also a timeout |
 | an early ``break`` leaves the thread running | closed and joined, also at exit |
-| a corrupt JPEG is a black or an old image | the file and the sample are named in an error |
-| a compiled operation after one that is not loops for ever | all operations are compiled |
+| a corrupt JPEG is a black or an old image | an error names the file and the sample |
+| a compiled operation after one that is not loops forever | all operations are compiled |
 | its orders skip, repeat or cannot be resumed | `data.sampler` |
 | augmentations ignore the seed | `data.transforms.crop` |
 """
@@ -42,30 +42,30 @@ from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 from eca_lightning.data.transforms.crop import Crop
 
 _RUNNING_CODE = threading.Lock()
-"""Numba's fallback thread pool aborts the process when two threads enter it at a time."""
+"""Numba's fallback thread pool aborts the process if two threads enter it at once."""
 
 _OPEN: "weakref.WeakSet[EpochStream]" = weakref.WeakSet()
 
 
 class BetonLoader(EpochLoader):
-    """The batches of one .beton for one rank, decoded by FFCV in threads.
+    """Batches of one .beton for one rank, decoded by FFCV in threads.
 
     Args:
-        info: The .beton, which :func:`~eca_lightning.data.ffcv.format.check_beton` has found whole.
+        info: The .beton, as :func:`~eca_lightning.data.ffcv.format.check_beton` returns it.
         crop: The crop of each sample.
         index_sampler: The samples of each batch.
-        decoder: ``crop`` decodes no more than each crop, with the package's own decoder, where it
-            was built; ``ffcv`` decodes whole images, with FFCV's.
-        num_workers: Threads; more than numba has (``NUMBA_NUM_THREADS``) are not used.
-        os_cache: Map the file and leave caching to the operating system, right for files that fit
-            into memory; otherwise read its pages ahead and drop them after use.
-        batches_ahead: Batches decoded in advance.
-        device: Where batches are wanted. For a CUDA device they are copied there from pinned
-            memory beside the computation; otherwise they are ordinary tensors on the CPU.
-        timeout: Seconds without a batch after which the iteration is given up.
+        decoder: ``crop`` decodes only each crop, with the package's own decoder, if it was built;
+            ``ffcv`` decodes whole images with FFCV's.
+        num_workers: Threads, at most numba's (``NUMBA_NUM_THREADS``).
+        os_cache: Map the file and leave caching to the operating system, for files that fit into
+            memory; otherwise read its pages ahead and drop them after use.
+        batches_ahead: Number of batches decoded in advance.
+        device: Device of the batches. They are copied to a CUDA device from pinned memory while it
+            computes; otherwise they are ordinary CPU tensors.
+        timeout: Seconds without a batch after which an iteration raises TimeoutError.
 
     Raises:
-        ValueError: The number of samples is not the order's.
+        ValueError: If the file has another number of samples than the sampler.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class BetonLoader(EpochLoader):
             stream.close()
 
     def _copy(self, slot: Tensor) -> Tensor:
-        """Copy a slot out of FFCV's memory, complete before the next one is asked for."""
+        """Copy a slot out of FFCV's memory; complete when it returns."""
         if self._copies is None:
             return slot.clone()
-        # On a stream of its own, so that waiting for the copy does not wait for the computation.
+        # On its own stream, so that waiting for the copy does not wait for the computation.
         with torch.cuda.stream(self._copies):
             images = slot.to(self._device, non_blocking=True)
         self._copies.synchronize()
@@ -151,7 +151,7 @@ class BetonLoader(EpochLoader):
 
 
 class EpochStream(EpochIterator):
-    """One epoch of a loader: a thread that fills slots, and a queue of those that are ready.
+    """One epoch of a loader: a thread that fills slots, and a queue of full ones.
 
     Args:
         loader: FFCV's loader.
@@ -183,13 +183,13 @@ class EpochStream(EpochIterator):
         super().start()
 
     def run(self) -> None:
-        """Fill slots until the samples or the consumer's patience end; the body of the thread."""
+        """Fill slots until the samples end or the consumer closes; the thread's main function."""
         try:
             numba.set_num_threads(self.loader.num_workers)
             for number, samples in enumerate(self.iter_ixes):
                 if not self._put(self._fill(number, samples)):
                     return
-        except Exception as error:  # whatever it is, the consumer shall see it
+        except Exception as error:  # raised in the consumer
             self._put(error)
 
     def _fill(self, number: int, samples: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -198,7 +198,7 @@ class EpochStream(EpochIterator):
         images = self._info.images[samples]
         first = number * self.loader.batch_size
         indices = self._indices[first : first + len(samples)]
-        self._memory.crops[slot, : len(indices)] = self._crop.boxes(
+        self._memory.boxes[slot, : len(indices)] = self._crop.boxes(
             indices, images["height"], images["width"], self._epoch
         )
         if self._steps is not None:
@@ -214,7 +214,7 @@ class EpochStream(EpochIterator):
         return pixels
 
     def _put(self, item: NDArray[np.uint8] | Exception) -> bool:
-        """Hand an item to the consumer; False if it has gone."""
+        """Pass an item to the consumer; return False if it has closed."""
         while not self.terminate_event.is_set():
             try:
                 self.output_queue.put(item, timeout=0.1)
@@ -233,8 +233,8 @@ class EpochStream(EpochIterator):
             Pixels of shape ``(N, height, width, 3)`` in a slot, valid until the next call.
 
         Raises:
-            TimeoutError: No batch came in time.
-            Exception: Whatever stopped the thread.
+            TimeoutError: If no batch came in time.
+            Exception: If the thread raised it.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -251,12 +251,12 @@ class EpochStream(EpochIterator):
             return item
 
     def close(self) -> None:
-        """Stop the threads and wait for them; may be called again."""
+        """Stop the threads and join them; may be called again."""
         if not self._opened:
             return
         self._opened = False
         self.terminate_event.set()
-        # A thread that hangs in a read cannot be stopped: it is a daemon and given up.
+        # A thread that hangs in a read cannot be stopped: it is a daemon and abandoned.
         self.join(timeout=10.0)
         self.memory_context.__exit__(None, None, None)
         for reader in getattr(getattr(self.memory_context, "executor", None), "threads", ()):
@@ -265,12 +265,12 @@ class EpochStream(EpochIterator):
 
 @cache
 def announce_compilation() -> None:
-    """Say, once a process, why the first batch takes longer."""
+    """Log, once per process, why the first batch takes longer."""
     rank_zero_info("Compiling the FFCV pipeline: the first batch takes a few seconds")
 
 
 @atexit.register
 def _close_all() -> None:
-    """Join all threads before the interpreter goes: numba's finalizers fail beside running ones."""
+    """Join all threads before the interpreter exits: numba's finalizers fail beside them."""
     for stream in list(_OPEN):
         stream.close()

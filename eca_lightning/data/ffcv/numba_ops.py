@@ -1,9 +1,9 @@
-"""The steps of augmentations on pixels in memory, compiled: what .beton files use.
+"""Augmentation steps on arrays in place, compiled by numba: used for .beton files.
 
-Each operation is torchvision's of the same name for uint8 tensors. Where rounding shows, torch's
-arithmetic is repeated: float32, with one rounding for a product and its sum, as in torch's vector
-code. The result depends neither on the machine nor on the threads, and differs from torchvision's
-rarely and by one level. Images are changed in place.
+Each operation equals torchvision's of the same name for uint8 tensors. Where rounding is visible,
+torch's arithmetic is repeated: float32, with one rounding for a product and its sum, as in torch's
+vector code. The result depends neither on the machine nor on the threads, and differs from
+torchvision's rarely and by one level.
 """
 
 import math
@@ -20,7 +20,7 @@ Image = NDArray[np.uint8]
 
 @compiled
 def apply_steps(image: Image, steps: NDArray[np.float64]) -> None:
-    """Carry out the steps of one image.
+    """Apply the steps of one image.
 
     Args:
         image: Pixels, uint8, of shape ``(height, width, 3)``, changed in place.
@@ -40,18 +40,14 @@ def apply_steps(image: Image, steps: NDArray[np.float64]) -> None:
             _move(image, 1.0, 0.0, 0.0, 0.0, 1.0, -value)
         elif operation == PixelOp.ROTATE:
             _rotate(image, math.radians(value))
-        elif operation == PixelOp.BRIGHTNESS:
-            _brightness(image, value)
+        elif operation in (PixelOp.BRIGHTNESS, PixelOp.POSTERIZE, PixelOp.SOLARIZE):
+            _map_levels(image, operation, value)
         elif operation == PixelOp.SATURATION:
             _saturation(image, value)
         elif operation == PixelOp.CONTRAST:
             _contrast(image, value)
         elif operation == PixelOp.SHARPNESS:
             _sharpness(image, value)
-        elif operation == PixelOp.POSTERIZE:
-            _posterize(image, int(value))
-        elif operation == PixelOp.SOLARIZE:
-            _solarize(image, value)
         elif operation == PixelOp.AUTO_CONTRAST:
             _auto_contrast(image)
         elif operation == PixelOp.EQUALIZE:
@@ -64,7 +60,7 @@ def apply_steps(image: Image, steps: NDArray[np.float64]) -> None:
 
 @compiled
 def _move(image: Image, xx: float, xy: float, x0: float, yx: float, yy: float, y0: float) -> None:
-    """Give each pixel (x, y) the value at (xx x + xy y + x0, yx x + yy y + y0), 0 outside."""
+    """Set each pixel (x, y) to that at (xx x + xy y + x0, yx x + yy y + y0), 0 outside."""
     height, width, _ = image.shape
     source = image.copy()
     for y in range(height):
@@ -78,7 +74,7 @@ def _move(image: Image, xx: float, xy: float, x0: float, yx: float, yy: float, y
 
 @compiled
 def _rotate(image: Image, radians: float) -> None:
-    """Rotate anticlockwise about the center."""
+    """Rotate counterclockwise about the center."""
     height, width, _ = image.shape
     cosine, sine = math.cos(radians), math.sin(radians)
     x, y = 0.5 * (width - 1), 0.5 * (height - 1)
@@ -87,26 +83,26 @@ def _rotate(image: Image, radians: float) -> None:
 
 @compiled
 def _level(value: float) -> int:
-    """A level from a real number: rounded to float32, clipped and cut, as torch does it."""
+    """Convert a real number to a level as torch does: round to float32, clip, truncate."""
     return int(min(max(np.float32(value), np.float32(0)), np.float32(255)))
 
 
 @compiled
 def _blended(level: int, ratio: float, other: float) -> int:
-    """``ratio * level + (1 - ratio) * other`` in float32 with one rounding for the second term."""
+    """Blend as torch does: in float32, with one rounding for the second product and the sum."""
     scaled = np.float64(np.float32(level) * np.float32(ratio))
     return _level(scaled + np.float64(np.float32(1 - ratio)) * other)
 
 
 @compiled
-def _grey(red: int, green: int, blue: int) -> int:
-    """Luma (ITU-R BT.601, with torchvision's four digits), cut to whole levels."""
+def _gray(red: int, green: int, blue: int) -> int:
+    """Compute luma (ITU-R BT.601, with torchvision's four digits), truncated."""
     return (2989 * np.int64(red) + 5870 * np.int64(green) + 1140 * np.int64(blue)) // 10000
 
 
 @compiled
 def _look_up(image: Image, table: NDArray[np.uint8]) -> None:
-    """Replace each level by that of a table of shape ``(3, 256)``."""
+    """Map each level by a lookup table of shape ``(3, 256)``."""
     height, width, _ = image.shape
     for y in range(height):
         for x in range(width):
@@ -115,10 +111,17 @@ def _look_up(image: Image, table: NDArray[np.uint8]) -> None:
 
 
 @compiled
-def _brightness(image: Image, factor: float) -> None:
+def _map_levels(image: Image, operation: int, value: float) -> None:
+    """Change the brightness, posterize or solarize."""
     table = np.empty((3, 256), np.uint8)
+    dropped_bits = 8 - int(value)
     for level in range(256):
-        table[:, level] = _level(np.float32(level) * np.float32(factor))
+        if operation == PixelOp.BRIGHTNESS:
+            table[:, level] = _level(np.float32(level) * np.float32(value))
+        elif operation == PixelOp.POSTERIZE:
+            table[:, level] = level >> dropped_bits << dropped_bits
+        else:
+            table[:, level] = 255 - level if np.float32(level) >= np.float32(value) else level
     _look_up(image, table)
 
 
@@ -128,7 +131,7 @@ def _contrast(image: Image, factor: float) -> None:
     total = 0
     for y in range(height):
         for x in range(width):
-            total += _grey(image[y, x, 0], image[y, x, 1], image[y, x, 2])
+            total += _gray(image[y, x, 0], image[y, x, 1], image[y, x, 2])
     mean = np.float64(np.float32(total) / np.float32(height * width))
     table = np.empty((3, 256), np.uint8)
     for level in range(256):
@@ -141,14 +144,14 @@ def _saturation(image: Image, factor: float) -> None:
     height, width, _ = image.shape
     for y in range(height):
         for x in range(width):
-            gray = np.float64(_grey(image[y, x, 0], image[y, x, 1], image[y, x, 2]))
+            gray = np.float64(_gray(image[y, x, 0], image[y, x, 1], image[y, x, 2]))
             for channel in range(3):
                 image[y, x, channel] = _blended(image[y, x, channel], factor, gray)
 
 
 @compiled
 def _sharpness(image: Image, factor: float) -> None:
-    """Blend with a blur of weights 5 in the middle and 1 around, all but the border."""
+    """Blend with a 3 x 3 blur of center weight 5 and others 1, except at the border."""
     height, width, _ = image.shape
     source = image.copy()
     change = np.float64(np.float32(1 - factor))
@@ -165,24 +168,8 @@ def _sharpness(image: Image, factor: float) -> None:
 
 
 @compiled
-def _posterize(image: Image, bits: int) -> None:
-    table = np.empty((3, 256), np.uint8)
-    for level in range(256):
-        table[:, level] = level >> (8 - bits) << (8 - bits)
-    _look_up(image, table)
-
-
-@compiled
-def _solarize(image: Image, threshold: float) -> None:
-    table = np.empty((3, 256), np.uint8)
-    for level in range(256):
-        table[:, level] = 255 - level if np.float32(level) >= np.float32(threshold) else level
-    _look_up(image, table)
-
-
-@compiled
 def _histogram(image: Image) -> NDArray[np.int64]:
-    """How often each level occurs, of shape ``(3, 256)``."""
+    """Count each level, shape ``(3, 256)``."""
     height, width, _ = image.shape
     counts = np.zeros((3, 256), np.int64)
     for y in range(height):
@@ -194,22 +181,22 @@ def _histogram(image: Image) -> NDArray[np.int64]:
 
 @compiled
 def _auto_contrast(image: Image) -> None:
-    """Stretch each channel to all levels."""
+    """Stretch each channel to the full range."""
     table = np.empty((3, 256), np.uint8)
     for channel, counts in enumerate(_histogram(image)):
         present = np.flatnonzero(counts)
-        least, greatest = present[0], present[-1]
-        step = np.float32(greatest - least) * np.float32(1 / 255)
-        if least == greatest:
-            least, step = 0, np.float32(1)
+        low, high = present[0], present[-1]
+        step = np.float32(high - low) * np.float32(1 / 255)
+        if low == high:
+            low, step = 0, np.float32(1)
         for level in range(256):
-            table[channel, level] = _level(np.float32(level - least) / step)
+            table[channel, level] = _level(np.float32(level - low) / step)
     _look_up(image, table)
 
 
 @compiled
 def _equalize(image: Image) -> None:
-    """Spread each channel's levels evenly, by PIL's table."""
+    """Equalize each channel's histogram by PIL's lookup table."""
     table = np.empty((3, 256), np.uint8)
     for channel, counts in enumerate(_histogram(image)):
         step = (counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
@@ -222,21 +209,21 @@ def _equalize(image: Image) -> None:
 
 @compiled
 def _hue(image: Image, turn: float) -> None:
-    """Turn the hue of HSV by a share of the circle."""
+    """Shift the hue of HSV by a fraction of the circle."""
     height, width, _ = image.shape
     for y in range(height):
         for x in range(width):
-            # Numba's int would make them unsigned.
+            # Signed: the differences below can be negative.
             red = np.int64(image[y, x, 0])
             green = np.int64(image[y, x, 1])
             blue = np.int64(image[y, x, 2])
-            greatest, least = max(red, green, blue), min(red, green, blue)
-            span = greatest - least
+            high, low = max(red, green, blue), min(red, green, blue)
+            span = high - low
             if span == 0:
                 continue
-            if greatest == red:
+            if high == red:
                 sixths = (green - blue) / span
-            elif greatest == green:
+            elif high == green:
                 sixths = 2 + (blue - red) / span
             else:
                 sixths = 4 + (red - green) / span
@@ -244,28 +231,28 @@ def _hue(image: Image, turn: float) -> None:
             sector = math.floor(sixths)
             part = span * (sixths - sector)
             sector %= 6
-            # torch turns [0, 1] into levels by the factor 255.999 and cuts.
-            falling = int((greatest - part) * (255.999 / 255))
-            rising = int((least + part) * (255.999 / 255))
+            # torch converts [0, 1] to levels by the factor 255.999, truncated.
+            falling = int((high - part) * (255.999 / 255))
+            rising = int((low + part) * (255.999 / 255))
             if sector == 0:
-                color = greatest, rising, least
+                color = high, rising, low
             elif sector == 1:
-                color = falling, greatest, least
+                color = falling, high, low
             elif sector == 2:
-                color = least, greatest, rising
+                color = low, high, rising
             elif sector == 3:
-                color = least, falling, greatest
+                color = low, falling, high
             elif sector == 4:
-                color = rising, least, greatest
+                color = rising, low, high
             else:
-                color = greatest, least, falling
+                color = high, low, falling
             for channel in range(3):
                 image[y, x, channel] = color[channel]
 
 
 @compiled
 def _erase(image: Image, step: NDArray[np.float64]) -> None:
-    """Fill a rectangle: see :attr:`PixelOp.ERASE`."""
+    """Fill a rectangle, see `PixelOp.ERASE`."""
     top, left, height, width = int(step[1]), int(step[2]), int(step[3]), int(step[4])
     for y in range(top, top + height):
         for x in range(left, left + width):

@@ -1,10 +1,12 @@
-"""The JSON file beside a .beton: what FFCV's format has no room for."""
+"""The JSON file beside a .beton, with what FFCV's format does not store."""
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from eca_lightning.utils.checks import require
 
 FORMAT = 1
 
@@ -17,13 +19,13 @@ class Encoding:
 
     Args:
         mode: ``raw`` pixels (fastest to read, largest), ``jpg``, or ``proportion``: JPEG for a
-            share of the images, raw for the others.
+            fraction of the images, raw for the others.
         quality: JPEG quality, 1 to 100.
-        max_resolution: Images whose longer side is above this many pixels are shrunk to it.
-        compress_probability: Share of the images stored as JPEG in mode ``proportion``.
+        max_resolution: Images whose longer side exceeds this many pixels are reduced to it.
+        compress_probability: Fraction of the images stored as JPEG in mode ``proportion``.
 
     Raises:
-        ValueError: A value is out of range.
+        ValueError: If a value is out of range.
     """
 
     mode: WriteMode = "jpg"
@@ -32,21 +34,18 @@ class Encoding:
     compress_probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.mode not in ("raw", "jpg", "proportion"):
-            raise ValueError(f"mode must be raw, jpg or proportion, got {self.mode!r}")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality must lie between 1 and 100, got {self.quality}")
-        if self.max_resolution is not None and self.max_resolution < 1:
-            raise ValueError(f"max_resolution must be at least 1, got {self.max_resolution}")
-        if not 0 <= self.compress_probability <= 1:
-            raise ValueError(
-                f"compress_probability must lie between 0 and 1, got {self.compress_probability}"
-            )
+        known = self.mode in ("raw", "jpg", "proportion")
+        require(known, "mode", "raw, jpg or proportion", repr(self.mode))
+        require(1 <= self.quality <= 100, "quality", "from 1 to 100", self.quality)
+        positive = self.max_resolution is None or self.max_resolution >= 1
+        require(positive, "max_resolution", "at least 1", self.max_resolution)
+        fraction = self.compress_probability
+        require(0 <= fraction <= 1, "compress_probability", "from 0 to 1", fraction)
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What is known about a .beton beyond its bytes.
+    """Content and origin of a .beton.
 
     Args:
         samples: Number of samples.
@@ -54,7 +53,7 @@ class Sidecar:
         class_counts: Samples of each label.
         source: Where the images came from.
         encoding: How they were stored.
-        skipped: Images left out because they could not be read.
+        skipped: Errors of the images that could not be read and are not in the file.
         bytes: Size of the .beton.
         sha256: Checksum of the .beton, in hexadecimal.
         format: Version of this file's layout.
@@ -76,7 +75,7 @@ class Sidecar:
 
 
 def sidecar_path(beton: Path) -> Path:
-    """The path of a .beton's sidecar: ``train.beton`` has ``train.beton.json``."""
+    """Return the path of a .beton's sidecar: ``train.beton.json`` of ``train.beton``."""
     return beton.with_name(beton.name + ".json")
 
 
@@ -87,10 +86,10 @@ def read_sidecar(beton: Path) -> Sidecar | None:
         beton: Path of the .beton.
 
     Returns:
-        The sidecar, or None where there is none (as for files that another program wrote).
+        The sidecar, or None if there is none (as for files written by another program).
 
     Raises:
-        ValueError: The sidecar is no sidecar of this program, or of a later version.
+        ValueError: If the file is not a sidecar, or of another version of this format.
     """
     path = sidecar_path(beton)
     if not path.exists():
@@ -107,7 +106,7 @@ def read_sidecar(beton: Path) -> Sidecar | None:
 
 
 def checksum(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal (what ``sha256sum`` prints)."""
+    """Compute the SHA-256 of a file, in hexadecimal (as ``sha256sum`` prints it)."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

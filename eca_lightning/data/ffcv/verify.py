@@ -16,16 +16,10 @@ from eca_lightning.data.ffcv.sidecar import checksum
 
 
 def find_betons(path: Path) -> list[Path]:
-    """The .beton files that a path stands for.
-
-    Args:
-        path: A .beton, or a folder that holds some.
-
-    Returns:
-        The file itself, or those of the folder, sorted.
+    """List the .beton files of a folder, sorted, or the one file that a path names.
 
     Raises:
-        FileNotFoundError: The folder holds none.
+        FileNotFoundError: If the folder contains none.
     """
     if not path.is_dir():
         return [path]
@@ -37,10 +31,10 @@ def find_betons(path: Path) -> list[Path]:
 
 
 def info(path: Path) -> None:
-    """Describe .beton files in a table, after checking that they are whole.
+    """Print a table that describes .beton files, after checking that they are complete.
 
     Args:
-        path: A .beton, or a folder that holds some.
+        path: A .beton, or a folder of them.
     """
     betons = [check_beton(beton) for beton in find_betons(path)]
     table = Table("", *(beton.path.name for beton in betons), title=str(betons[0].path.parent))
@@ -51,7 +45,7 @@ def info(path: Path) -> None:
 
 
 def _description(beton: BetonInfo) -> dict[str, str]:
-    """One column of the table of :func:`info`."""
+    """Return one column of the table of :func:`info`."""
     sizes = dict.fromkeys(f"{height} x {width}" for height, width in beton.resolutions)
     sidecar = beton.sidecar
     return {
@@ -67,24 +61,24 @@ def _description(beton: BetonInfo) -> dict[str, str]:
 
 
 def verify(path: Path, num_workers: int = 4) -> None:
-    """Read .beton files in full: checksum, counts and the decoding of every sample.
+    """Read .beton files in full: check checksum, counts and the decoding of every sample.
 
     Args:
-        path: A .beton, or a folder that holds some.
+        path: A .beton, or a folder of them.
         num_workers: Threads.
 
     Raises:
-        ValueError: A file is damaged; the message names the samples.
+        ValueError: If a file is damaged; the message names the samples.
     """
     for beton in find_betons(path):
         checked = check_beton(beton)
-        verify_beton(checked, num_workers)
+        _verify(checked, num_workers)
         against = "checksum too" if checked.sidecar else "no sidecar, so no checksum"
         print(f"{beton}: all {checked.samples:,} samples are good ({against})")
 
 
 def jpeg_size(stream: NDArray[np.uint8]) -> tuple[int, int] | None:
-    """Height and width that a JPEG's header tells, in pixels; None where it cannot be read."""
+    """Read the height and width in a JPEG's header, in pixels; None if it cannot be read."""
     try:
         with Image.open(BytesIO(stream.tobytes())) as image:
             return image.height, image.width
@@ -92,30 +86,22 @@ def jpeg_size(stream: NDArray[np.uint8]) -> tuple[int, int] | None:
         return None
 
 
-def verify_beton(beton: BetonInfo, num_workers: int = 4) -> None:
-    """Decode every sample of a checked .beton and compare its checksum with its sidecar's.
-
-    Args:
-        beton: What :func:`~eca_lightning.data.ffcv.format.check_beton` returned.
-        num_workers: Threads.
-
-    Raises:
-        ValueError: Samples do not decode, or the checksum differs.
-    """
-    # Imported here: it needs FFCV, which the description of a file does not.
-    from eca_lightning.data.ffcv.decode_op import decodes
+def _verify(beton: BetonInfo, num_workers: int) -> None:
+    """Decode every sample of a .beton, and compare its checksum with its sidecar's."""
+    # Imported here: it needs FFCV, which `info` does not.
+    from eca_lightning.data.ffcv.decode_op import is_decodable
 
     content = np.memmap(beton.path, np.uint8, "r")
 
     def is_good(sample: int) -> bool:
         image = beton.images[sample]
         if image["mode"] != JPEG:
-            return True  # raw pixels have no structure; the checksum speaks for them
+            return True  # raw pixels have no structure: the checksum covers them
         start, size = int(image["data_ptr"]), int(beton.sizes[sample])
         stream = content[start : start + size]
         recorded = int(image["height"]), int(image["width"])
-        # FFCV's decoder scales a picture of another size than recorded, and does not mind.
-        return decodes(stream, *recorded) and jpeg_size(stream) == recorded
+        # FFCV's decoder silently scales an image of another size than recorded.
+        return is_decodable(stream, *recorded) and jpeg_size(stream) == recorded
 
     with ThreadPoolExecutor(num_workers) as threads:
         good = list(

@@ -1,8 +1,7 @@
-"""FFCV's writer with processes that are watched.
+"""FFCV's writer with supervised processes.
 
-FFCV's own waits for ever when one of its processes raises or is killed, and leaves its shared
-memory behind. Here each process reports through a pipe what it cannot read, and its death ends the
-pipe.
+FFCV's own waits forever when one of its processes raises or is killed, and leaks its shared memory.
+Here each process reports samples that it cannot read through a pipe, and its death closes the pipe.
 """
 
 import os
@@ -32,22 +31,22 @@ from eca_lightning.data.ffcv.sidecar import Encoding
 from eca_lightning.data.transforms.crop import uniforms
 
 CHUNK = 32
-"""Samples a process takes at a time."""
+"""Samples that a process takes at a time."""
 
 PAGE_SIZE = 1 << 23
-"""Bytes of a page, FFCV's default; an image must fit into one."""
+"""Bytes of a page, FFCV's default; an image must fit in one."""
 
 OnError = Literal["abort", "skip"]
 
 
 class Samples(Protocol):
-    """Labeled images by index."""
+    """A map-style dataset of labeled images."""
 
     def __len__(self) -> int:
         """Number of samples."""
 
     def __getitem__(self, index: int, /) -> tuple[NDArray[np.uint8], int]:
-        """Pixels of shape ``(height, width, 3)`` and the label."""
+        """Return pixels of shape ``(height, width, 3)`` and the label."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Rejection:
 
 
 class GuardedWriter(DatasetWriter):
-    """Writes the bytes of a .beton, without a sidecar and under the name it is given.
+    """Write a .beton without a sidecar, in place.
 
     Args:
         path: The file to write.
@@ -88,22 +87,22 @@ class GuardedWriter(DatasetWriter):
 
         Args:
             dataset: The samples.
-            on_error: Whether to go on after a sample that cannot be read.
+            on_error: Whether to ``abort`` at a sample that cannot be read or to ``skip`` it.
             names: Name of each sample, for messages.
-            title: What the progress bar says.
+            title: Title of the progress bar.
 
         Returns:
-            The samples left out, in order.
+            The skipped samples, in order.
 
         Raises:
-            ValueError: A sample cannot be read, or none can.
-            RuntimeError: A process was killed.
+            ValueError: If a sample cannot be read and is not skipped, or none can be read.
+            RuntimeError: If a process was killed.
         """
         self.num_samples = len(dataset)
         self.prepare()
-        # Compiled here once instead of in every process.
+        # Compile once here instead of in every process.
         IMAGE_MODES["raw"]
-        # Forked, so that the data set need not be pickled and nothing is imported anew.
+        # Fork, so that the dataset need not be pickled and nothing is imported again.
         context = get_context("fork")
         job = Job(
             writer=self,
@@ -121,7 +120,7 @@ class GuardedWriter(DatasetWriter):
                 process = context.Process(target=job.run, args=(sender,))
                 processes[receiver] = process
                 process.start()
-                # With the only other end in the process, its death is the end of the pipe.
+                # The process holds the only other end: its death closes the pipe.
                 sender.close()
             allocations, rejected = self._collect(job, processes, on_error, title)
             self._complete(np.array(allocations, ALLOCATION_TYPE), rejected)
@@ -135,7 +134,7 @@ class GuardedWriter(DatasetWriter):
             self.metadata_sm.unlink()
 
     def _proportion(self) -> NDArray[np.bool_] | None:
-        """Which samples the mode ``proportion`` compresses; None in the other modes."""
+        """Choose the samples that the mode ``proportion`` compresses; None in the other modes."""
         if self.encoding.mode != "proportion":
             return None
         numbers = uniforms(0, 0, np.arange(self.num_samples), 1)[:, 0]
@@ -144,14 +143,14 @@ class GuardedWriter(DatasetWriter):
     def _collect(
         self, job: "Job", processes: dict[Connection, ForkProcess], on_error: OnError, title: str
     ) -> tuple[list[tuple[int, int, int]], list[Rejection]]:
-        """Follow the processes to their end."""
+        """Collect allocations and rejected samples until all processes end."""
         allocations: list[tuple[int, int, int]] = []
         rejected: list[Rejection] = []
         running = list(processes)
         with tqdm(total=self.num_samples, desc=title, unit=" images") as bar:
             while running:
                 ready = wait(running, timeout=0.1)
-                # Read without its lock, which a killed process may have taken with it.
+                # Without its lock, which a killed process may still hold.
                 bar.update(job.done.get_obj().value - bar.n)
                 for receiver in [receiver for receiver in running if receiver in ready]:
                     try:
@@ -175,7 +174,7 @@ class GuardedWriter(DatasetWriter):
         return allocations, sorted(rejected, key=lambda rejection: rejection.index)
 
     def _complete(self, allocations: NDArray[np.void], rejected: list[Rejection]) -> None:
-        """Write the metadata and the allocation table, closing the gaps of rejected samples."""
+        """Write the metadata and the allocation table, without gaps for rejected samples."""
         kept = np.ones(self.num_samples, bool)
         kept[[rejection.index for rejection in rejected]] = False
         metadata = np.frombuffer(
@@ -197,7 +196,7 @@ class GuardedWriter(DatasetWriter):
 
 @dataclass
 class Job:
-    """What the processes of a writer share."""
+    """What the processes of a writer share: the writer, the dataset and counters."""
 
     writer: GuardedWriter
     dataset: Samples
@@ -208,12 +207,12 @@ class Job:
     done: Any
 
     def run(self, reports: Connection) -> None:
-        """Write chunks of samples until none is left; the body of a process.
+        """Write chunks of samples until none are left; the main function of a process.
 
         Args:
-            reports: Where each :class:`Rejection` goes, and at the end the list of allocations.
+            reports: Receives each :class:`Rejection`, and the list of allocations at the end.
         """
-        # Ctrl-C is the parent's to handle: it kills its processes.
+        # The parent handles Ctrl-C: it kills its processes.
         signal(SIGINT, SIG_IGN)
         metadata: NDArray[Any] = np.frombuffer(
             self.writer.metadata_sm.buf, dtype=self.writer.metadata_type
@@ -227,7 +226,7 @@ class Job:
         reports.send(self.allocator.allocations)
 
     def _next_chunk(self) -> int:
-        """Take the next samples that nobody has taken."""
+        """Take the next chunk of samples."""
         with self.next_sample.get_lock():
             start = int(self.next_sample.value)
             self.next_sample.value += CHUNK
@@ -242,7 +241,7 @@ class Job:
             handle_sample(
                 self.dataset[index], index, metadata.dtype.names, metadata, self.allocator, fields
             )
-        except Exception as error:  # whatever it is, it is reported with the sample's name
+        except Exception as error:  # reported with the name of the sample
             allocations = self.allocator.allocations
             while allocations and allocations[-1][0] == index:
                 allocations.pop()

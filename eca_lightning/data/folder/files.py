@@ -1,4 +1,4 @@
-"""Image files: reading one as RGB, and listing many."""
+"""Image files: read one as RGB, list many."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -26,18 +26,10 @@ class LabeledFiles(NamedTuple):
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """Read an image file as RGB.
-
-    Gray, palette, CMYK, alpha and 16-bit images become RGB as ``PIL.Image.convert("RGB")`` does it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The decoded image in mode RGB.
+    """Read an image file; all modes become RGB as ``PIL.Image.convert("RGB")`` converts them.
 
     Raises:
-        ValueError: The file cannot be decoded; the message names it.
+        ValueError: If the file cannot be decoded; the message names it.
     """
     try:
         with Image.open(path) as image:
@@ -47,41 +39,29 @@ def open_rgb(path: Path) -> Image.Image:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """:func:`open_rgb` as an array of shape ``(height, width, 3)``."""
+    """Read an image file as an array of shape ``(height, width, 3)``, see `open_rgb`."""
     return np.asarray(open_rgb(path))
 
 
-def image_size_of(path: Path) -> tuple[int, int]:
-    """Height and width of an image file in pixels.
-
-    Raises:
-        ValueError: The file cannot be decoded; the message names it.
-    """
-    image = open_rgb(path)
-    return image.height, image.width
-
-
 def first_image_size(paths: Sequence[Path]) -> tuple[int, int] | None:
-    """Height and width of the first image file that can be read; None if none can."""
+    """Return the height and width of the first readable image file; None if there is none."""
     for path in paths:
         with suppress(ValueError):
-            return image_size_of(path)
+            image = open_rgb(path)
+            return image.height, image.width
     return None
 
 
 def existing_folder(path: Path, name: str) -> Path:
-    """Check that a path is a folder.
+    """Check that a path is a folder, and return it.
 
     Args:
         path: The path.
-        name: What the path is for, as the user calls it.
-
-    Returns:
-        The path.
+        name: Option that names the path; error messages begin with it.
 
     Raises:
-        FileNotFoundError: It does not exist.
-        NotADirectoryError: It is a file.
+        FileNotFoundError: If it does not exist.
+        NotADirectoryError: If it is a file.
     """
     if not path.exists():
         raise FileNotFoundError(f"{name}: {path} does not exist")
@@ -94,22 +74,22 @@ def existing_folder(path: Path, name: str) -> Path:
 
 
 def list_class_folders(root: Path, name: str = "source") -> LabeledFiles:
-    """List the images of a folder that holds one folder for each class.
+    """List the images of a folder with one subfolder per class.
 
-    Classes are sorted by name, images by path. Files are taken by their extension, those that
-    torchvision's ImageFolder takes; others are ignored.
+    Classes are sorted by name, images by path. Files with the extensions of torchvision's
+    ImageFolder are listed, at any depth below the class folders; others are ignored.
 
     Args:
-        root: The folder of class folders; images may lie at any depth below them.
-        name: What the folder is for, as the user calls it.
+        root: The folder of class folders.
+        name: Option that names the folder; error messages begin with it.
 
     Returns:
         Class names, paths and labels.
 
     Raises:
-        FileNotFoundError: The folder does not exist.
-        NotADirectoryError: It is a file.
-        ValueError: There is no class folder, or a class folder holds no image.
+        FileNotFoundError: If the folder does not exist.
+        NotADirectoryError: If it is a file.
+        ValueError: If there is no class folder, or a class folder contains no image.
     """
     existing_folder(root, name)
     try:
@@ -133,18 +113,15 @@ def find_images(source: Path, name: str = "predict") -> list[Path]:
     """List the images that a path stands for, without opening them.
 
     Args:
-        source: A folder, whose images at any depth are sorted by path; a glob, in which ``**`` is
-            any number of folders, sorted too; an image; or a .txt file with a path in each line,
-            whose order is kept. Relative paths in it start at the current folder. Of folders and
-            globs those files are taken that torchvision's ImageFolder takes, by their extension.
-        name: What the images are for, as the user calls it.
-
-    Returns:
-        The paths.
+        source: A folder, whose images at any depth are sorted by path; a glob, in which ``**``
+            matches any number of folders, sorted too; an image; or a .txt file with one path per
+            line, whose order is kept. Relative paths in it start at the current folder. Folders
+            and globs list files with the extensions of torchvision's ImageFolder.
+        name: Option that names the images; error messages begin with it.
 
     Raises:
-        FileNotFoundError: The source does not exist, or nothing that a list names.
-        ValueError: There is no image, or the source is a file of another kind.
+        FileNotFoundError: If the source, or every file in a list, does not exist.
+        ValueError: If there is no image, or the source is a file of another type.
     """
     known = ", ".join(IMG_EXTENSIONS)
     if source.is_dir():
@@ -154,7 +131,7 @@ def find_images(source: Path, name: str = "predict") -> list[Path]:
         if _is_image(source):
             return [source]
         if source.suffix == ".txt":
-            return _listed(source, name)
+            return _read_list(source, name)
         hint = "; .beton files are read by FFCVDataModule" if source.suffix == ".beton" else ""
         raise ValueError(
             f"{name}: {source} is neither a folder, nor an image ({known}), "
@@ -174,16 +151,16 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMG_EXTENSIONS
 
 
-def _listed(file: Path, name: str) -> list[Path]:
-    """The files that a list names. Some may be missing, which shows when they are read."""
-    # File names need not be UTF-8, and lists made on Windows begin with a mark.
+def _read_list(file: Path, name: str) -> list[Path]:
+    """Read the paths in a list; missing ones are reported when they are opened."""
+    # File names may not be UTF-8, and lists written on Windows begin with a byte order mark.
     lines = file.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
     paths = [Path(line.rstrip("\r")) for line in lines if line.strip()]
     if not paths:
-        raise ValueError(f"{name}: {file} names no image: write a path in each line")
+        raise ValueError(f"{name}: {file} names no image: write one path per line")
     if not any(path.is_file() for path in paths):
         raise FileNotFoundError(
-            f"{name}: of the {len(paths)} files that {file} names none is there, {paths[0]} for "
-            "one; relative paths start at the current folder"
+            f"{name}: none of the {len(paths)} files in {file} exists, for example {paths[0]}; "
+            "relative paths start at the current folder"
         )
     return paths

@@ -76,17 +76,7 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
 def resized_crop(
     image: Image.Image, box: NDArray[np.int64], height: int, width: int
 ) -> Image.Image:
-    """Crop, resize and flip an image with torchvision's default filter (bilinear, antialiased).
-
-    Args:
-        image: The whole image.
-        box: Top, left, height, width and flip.
-        height: Height of the output in pixels.
-        width: Width of the output in pixels.
-
-    Returns:
-        An image of ``width`` x ``height`` pixels.
-    """
+    """Crop to (top, left, height, width, flip), resize by torchvision's default filter and flip."""
     top, left, crop_height, crop_width, flip = box.tolist()
     image = F.resized_crop(image, top, left, crop_height, crop_width, [height, width])
     return F.horizontal_flip(image) if flip else image

@@ -1,8 +1,8 @@
-"""What training may change in an image beyond crop and flip.
+"""Augmentations of training images after crop and flip.
 
-An augmentation draws nothing itself: it turns the uniform numbers that :class:`~.views.Crop` gives
-it into steps, which `pixel_ops` carries out on the pixels of a .beton and `tensor_ops` on those of
-image files. The distributions are those of torchvision's transforms v2 of the same names, whose own
+An augmentation has no random generator: it maps uniform numbers, which come from `crop.Crop.steps`,
+to steps. `ffcv.numba_ops` applies them to the pixels of a .beton, `torchvision_ops` to those of
+image files. The distributions are those of torchvision's transforms v2 of the same names, whose
 generators depend on the workers.
 """
 
@@ -17,42 +17,42 @@ from numpy.typing import NDArray
 from eca_lightning.utils.checks import require
 
 STEP_LENGTH = 8
-"""Numbers of a step: a :class:`PixelOp` and up to seven parameters, the unused ones 0."""
+"""Numbers per step: a :class:`PixelOp` and up to seven parameters, 0 where unused."""
 
 ATTEMPTS = 10
-"""Rectangles tried before a sample is left as it is, as in torchvision's RandomErasing."""
+"""Rectangles tried before a sample is left unchanged, as in torchvision's RandomErasing."""
 
 
 class PixelOp(IntEnum):
-    """What a step does, with its parameters.
+    """The operation of a step, with its parameters.
 
-    `pixel_ops` has these numbers in code that is compiled and kept: add new ones, change none.
-    The first fourteen are in the order of torchvision's policies.
+    `numba_ops` has these numbers in compiled code that is cached: add new ones, change none. The
+    first fourteen are in the order of torchvision's policies.
     """
 
     IDENTITY = 0
-    SHEAR_X = 1  # pixels to the left for each pixel downwards
-    SHEAR_Y = 2  # pixels upwards for each pixel to the right
+    SHEAR_X = 1  # pixels to the left per pixel downwards
+    SHEAR_Y = 2  # pixels upwards per pixel to the right
     TRANSLATE_X = 3  # pixels to the right
     TRANSLATE_Y = 4  # pixels downwards
-    ROTATE = 5  # degrees anticlockwise
+    ROTATE = 5  # degrees counterclockwise
     BRIGHTNESS = 6  # factor
     SATURATION = 7  # factor
     CONTRAST = 8  # factor
     SHARPNESS = 9  # factor
     POSTERIZE = 10  # bits kept
-    SOLARIZE = 11  # least level that is inverted
+    SOLARIZE = 11  # minimum level that is inverted
     AUTO_CONTRAST = 12
     EQUALIZE = 13
-    HUE = 14  # share of the circle
+    HUE = 14  # fraction of the circle
     ERASE = 15  # top, left, height, width, red, green, blue
 
 
 class Augmentation(ABC):
-    """A random change of an image as a pure function of uniform numbers.
+    """A random transform of an image as a pure function of uniform numbers.
 
     Attributes:
-        stream: Number of the class, which keeps its random numbers apart from those of others.
+        stream: Number of the class, which gives it its own random numbers.
     """
 
     stream: ClassVar[int]
@@ -60,11 +60,11 @@ class Augmentation(ABC):
     @property
     @abstractmethod
     def draws(self) -> int:
-        """Uniform numbers that a sample needs."""
+        """Uniform numbers per sample."""
 
     @abstractmethod
     def steps(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-        """What to do with some samples.
+        """Map uniform numbers to the steps of some samples.
 
         Args:
             numbers: Uniform numbers in [0, 1) of shape ``(N, draws)``.
@@ -72,18 +72,18 @@ class Augmentation(ABC):
             width: Width of the images in pixels.
 
         Returns:
-            Steps in the order in which to carry them out, of shape ``(N, steps, STEP_LENGTH)``;
-            how many there are depends neither on the numbers nor on the size.
+            Steps in the order in which to apply them, of shape ``(N, steps, STEP_LENGTH)``. Their
+            number depends neither on the uniform numbers nor on the size.
         """
 
     def _require(self, holds: bool, name: str, range_: str) -> None:
         require(holds, f"data.augment: {type(self).__name__}.{name}", range_, getattr(self, name))
 
 
-def steps_of_one_parameter(
+def one_parameter_steps(
     codes: NDArray[np.float64], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Lay out steps whose operations and parameters have the shape ``(N, steps)``."""
+    """Build steps from operations and their single parameters, both of shape ``(N, steps)``."""
     steps = np.zeros((*codes.shape, STEP_LENGTH))
     steps[..., 0], steps[..., 1] = codes, values
     return steps
@@ -91,20 +91,21 @@ def steps_of_one_parameter(
 
 @dataclass(frozen=True)
 class ColorJitter(Augmentation):
-    """Brightness, contrast, saturation and hue changed by random amounts in random order.
+    """Change brightness, contrast, saturation and hue by random amounts in random order.
 
     Args:
-        brightness: The factor is drawn from 1 - brightness (at least 0) to 1 + brightness; 0
-            leaves it out.
+        brightness: The factor is drawn from 1 - brightness (at least 0) to 1 + brightness; 0 to
+            omit it.
         contrast: The same for contrast.
         saturation: The same for saturation.
-        hue: The hue is turned by -hue to hue of the circle, at most 0.5; 0 leaves it out.
+        hue: The hue is shifted by -hue to hue of the circle, at most 0.5; 0 to omit it.
 
     Raises:
-        ValueError: A value is out of range.
+        ValueError: If a value is out of range.
     """
 
     stream = 1
+    draws = 8  # four for the order and four for the amounts
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -114,11 +115,6 @@ class ColorJitter(Augmentation):
         for name in ("brightness", "contrast", "saturation", "hue"):
             self._require(getattr(self, name) >= 0, name, "at least 0")
         self._require(self.hue <= 0.5, "hue", "at most 0.5")
-
-    @property
-    def draws(self) -> int:
-        """Four for the order and four for the amounts."""
-        return 8
 
     def steps(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
         """See :meth:`Augmentation.steps`."""
@@ -131,25 +127,26 @@ class ColorJitter(Augmentation):
         )
         used = np.flatnonzero(strengths)
         order = used[np.argsort(numbers[:, used], axis=1)]
-        return steps_of_one_parameter(codes[order], np.take_along_axis(values, order, axis=1))
+        return one_parameter_steps(codes[order], np.take_along_axis(values, order, axis=1))
 
 
 @dataclass(frozen=True)
 class RandomErasing(Augmentation):
-    """A random rectangle of one color (Zhong et al., arXiv 1708.04896, algorithm 1).
+    """Fill a random rectangle with one color (Zhong et al., arXiv 1708.04896, algorithm 1).
 
     Args:
-        probability: Share of the samples.
-        scale: Least and greatest share of the area.
-        ratio: Least and greatest height over width.
-        fill: Red, green and blue from 0 to 255; by default ImageNet's mean, which normalization
-            turns into 0.
+        probability: Probability that a sample is erased.
+        scale: Minimum and maximum fraction of the area.
+        ratio: Minimum and maximum aspect ratio, height over width.
+        fill: Red, green and blue from 0 to 255; by default ImageNet's mean, which becomes 0 by
+            normalization.
 
     Raises:
-        ValueError: A value is out of range.
+        ValueError: If a value is out of range.
     """
 
     stream = 4
+    draws = 3 + 2 * ATTEMPTS  # whether, where, and the area and aspect ratio of each attempt
     probability: float = 0.5
     scale: tuple[float, float] = (0.02, 0.33)
     ratio: tuple[float, float] = (0.3, 3.3)
@@ -157,15 +154,11 @@ class RandomErasing(Augmentation):
 
     def __post_init__(self) -> None:
         self._require(0 <= self.probability <= 1, "probability", "from 0 to 1")
-        rising = 0 < self.scale[0] <= self.scale[1] <= 1
-        self._require(rising, "scale", "two rising shares in (0, 1]")
-        self._require(0 < self.ratio[0] <= self.ratio[1], "ratio", "two rising numbers above 0")
+        increasing = 0 < self.scale[0] <= self.scale[1] <= 1
+        self._require(increasing, "scale", "two increasing fractions in (0, 1]")
+        increasing = 0 < self.ratio[0] <= self.ratio[1]
+        self._require(increasing, "ratio", "two increasing numbers above 0")
         self._require(all(0 <= level <= 255 for level in self.fill), "fill", "from 0 to 255 each")
-
-    @property
-    def draws(self) -> int:
-        """Whether, where, and the area and shape of each attempt."""
-        return 3 + 2 * ATTEMPTS
 
     def steps(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
         """See :meth:`Augmentation.steps`."""

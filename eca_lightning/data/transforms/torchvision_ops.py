@@ -1,4 +1,4 @@
-"""The steps of augmentations on tensors, by torchvision: what image folders use."""
+"""Augmentation steps on tensors by torchvision: used for image folders."""
 
 import numpy as np
 import torch
@@ -10,14 +10,11 @@ from eca_lightning.data.transforms.augmentation import PixelOp
 
 
 def apply_steps(image: Tensor, steps: NDArray[np.float64]) -> Tensor:
-    """Carry out the steps of one image.
+    """Apply the steps of one image.
 
     Args:
-        image: Pixels, uint8, of shape ``(3, height, width)``; not changed.
+        image: Pixels, uint8, of shape ``(3, height, width)``; not modified.
         steps: Rows of an operation and its parameters, see `augmentation`.
-
-    Returns:
-        Pixels like those of the image.
     """
     for code, *parameters in steps.tolist():
         image = _apply(PixelOp(int(code)), image, *parameters)
@@ -29,7 +26,7 @@ def _apply(operation: PixelOp, image: Tensor, value: float, *rest: float) -> Ten
         case PixelOp.SHEAR_X | PixelOp.SHEAR_Y:
             degrees = float(np.degrees(np.arctan(value)))
             shear = [degrees, 0.0] if operation is PixelOp.SHEAR_X else [0.0, degrees]
-            # The policies shear about the corner.
+            # The policies shear about the top left corner.
             return F.affine(image, 0.0, [0, 0], 1.0, shear, center=[0.0, 0.0])
         case PixelOp.TRANSLATE_X:
             return F.affine(image, 0.0, [value, 0.0], 1.0, [0.0, 0.0])

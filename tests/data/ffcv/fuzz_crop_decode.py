@@ -1,6 +1,6 @@
 """Damaged JPEG streams for the crop decoder, and a run of many under the sanitizers.
 
-    python tests/data/fuzz_crop_decode.py --count 20000
+    python tests/data/ffcv/fuzz_crop_decode.py --count 20000
 
 builds ``native/`` with AddressSanitizer and UndefinedBehaviorSanitizer, starts itself again with
 their runtime loaded, and stops at the first finding with its report and the seed that repeats it.
@@ -146,7 +146,7 @@ def fuzz(library, count, seed):
 def build(folder):
     """Compile ``native/`` with the sanitizers; returns the library's path."""
     library = str(Path(folder) / "sanitized.so")
-    native = ROOT / "eca_lightning" / "data" / "native"
+    native = ROOT / "eca_lightning" / "data" / "ffcv" / "native"
     sources = sorted(str(path) for path in native.glob("*.c") if path.stem != "module")
     command = "gcc -std=gnu11 -O1 -g -fno-omit-frame-pointer -ffp-contract=off -fPIC -shared "
     command += "-fsanitize=address,undefined -fno-sanitize-recover=all"
@@ -163,7 +163,7 @@ def main():
     options = parser.parse_args()
     if options.library:
         # The file alone: the package imports torch, which does not run under the sanitizers.
-        face = runpy.run_path(str(ROOT / "eca_lightning" / "data" / "crop_decode.py"))
+        face = runpy.run_path(str(ROOT / "eca_lightning" / "data" / "ffcv" / "crop_decode.py"))
         seen = fuzz(face["load_library"](options.library), options.count, options.seed)
         print(f"{options.count} streams, no finding; statuses {dict(sorted(seen.items()))}")
         return

@@ -1,6 +1,6 @@
 """Twenty epochs in one process, every other one ended early.
 
-    python tests/data/steady_streaming.py FILE.beton WORKERS OS_CACHE
+    python tests/data/ffcv/steady_streaming.py FILE.beton WORKERS OS_CACHE
 
 prints, after each epoch, Python's threads, the system's, open files and bytes of anonymous memory:
 the pages of a mapped file count as resident for as long as the system cares to cache them.

@@ -41,7 +41,7 @@ def test_what_lies_below_the_crop_is_not_read():
 
 
 def test_a_picture_of_another_size_than_recorded_is_refused():
-    with pytest.raises(ValueError, match="not of the size"):
+    with pytest.raises(ValueError, match="does not have the size"):
         decode_crop(encode(picture(80, 90)), (0, 0, 80, 80), (8, 8), recorded_size=(80, 80))
 
 

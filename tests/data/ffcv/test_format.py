@@ -212,7 +212,7 @@ def test_the_sidecar_must_fit(copy, raw_beton):
         with pytest.raises(ValueError, match=r"copy\.beton\.json"):
             check_beton(copy)
     sidecar.write_text(good.replace('"samples": 101', '"samples": 100'))
-    with pytest.raises(ValueError, match="does not fit its sidecar"):
+    with pytest.raises(ValueError, match="does not match its sidecar"):
         check_beton(copy)
     sidecar.write_text(good.replace('"a",', ""))
     with pytest.raises(ValueError, match="labels above its 3 classes"):
@@ -221,7 +221,7 @@ def test_the_sidecar_must_fit(copy, raw_beton):
 
 @pytest.mark.parametrize(
     ("label", "message"),
-    [(1, "does not fit its sidecar: the counts"), (4, "above its 4"), (2**62, "above its 4")],
+    [(1, "does not match its sidecar: the counts"), (4, "above its 4"), (2**62, "above its 4")],
 )
 def test_labels_must_be_as_many_as_the_sidecar_counts(copy, raw_beton, label, message):
     shutil.copy(sidecar_path(raw_beton), sidecar_path(copy))

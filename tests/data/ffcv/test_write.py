@@ -18,7 +18,7 @@ pytest.importorskip("ffcv")
 
 from eca_lightning.data.ffcv.format import check_beton
 from eca_lightning.data.ffcv.sidecar import Encoding, read_sidecar
-from eca_lightning.data.ffcv.write import ensure_beton, write_beton
+from eca_lightning.data.ffcv.write import write_beton
 
 NAMES = list("abcd")
 
@@ -86,7 +86,7 @@ def test_proportion_compresses_its_share_by_index_alone(arrays, tmp_path):
     for num_workers in (1, 3):
         info = write_beton(
             arrays,
-            tmp_path / "x.beton",
+            tmp_path / f"{num_workers}.beton",
             class_names=NAMES,
             source="arrays",
             encoding=encoding,
@@ -145,6 +145,7 @@ def test_a_failure_raises_soon_and_leaves_what_was_there(
             source="after",
             num_workers=num_workers,
             names=[f"file {i}" for i in range(101)],
+            overwrite=True,
         )
     assert time.monotonic() - start < 20
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -209,9 +210,9 @@ def test_nothing_to_write(arrays, tmp_path):
 def test_a_good_file_is_kept_and_never_silently_replaced(arrays, tmp_path):
     path = tmp_path / "x.beton"
     options = {"class_names": NAMES, "source": "arrays", "encoding": Encoding("raw")}
-    ensure_beton(arrays, path, **options)
+    write_beton(arrays, path, **options)
     written = path.stat()
-    ensure_beton(arrays, path, **options)
+    write_beton(arrays, path, **options)
     assert path.stat().st_mtime_ns == written.st_mtime_ns
     for change in (
         {"encoding": Encoding("jpg")},
@@ -219,11 +220,11 @@ def test_a_good_file_is_kept_and_never_silently_replaced(arrays, tmp_path):
         {"class_names": list("abxy")},
     ):
         with pytest.raises(FileExistsError, match=r"x\.beton exists.*--overwrite"):
-            ensure_beton(arrays, path, **{**options, **change})
+            write_beton(arrays, path, **{**options, **change})
     with path.open("r+b") as file:
         file.truncate(1000)
-    assert ensure_beton(arrays, path, **options).samples == 101
-    changed = ensure_beton(arrays, path, overwrite=True, **{**options, "encoding": Encoding("jpg")})
+    assert write_beton(arrays, path, **options).samples == 101
+    changed = write_beton(arrays, path, overwrite=True, **{**options, "encoding": Encoding("jpg")})
     assert changed.modes["jpg"] == 101
 
 

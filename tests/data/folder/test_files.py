@@ -11,7 +11,6 @@ from torchvision.datasets import ImageFolder
 from eca_lightning.data.folder.files import (
     find_images,
     first_image_size,
-    image_size_of,
     list_class_folders,
     open_rgb,
     read_rgb,
@@ -42,7 +41,7 @@ def test_every_kind_of_image_becomes_rgb_as_pil_converts_it(name, tmp_path):
         expected = np.asarray(image.convert("RGB"))
     assert np.array_equal(read_rgb(tmp_path / name), expected)
     assert open_rgb(tmp_path / name).mode == "RGB"
-    assert image_size_of(tmp_path / name) == (30, 40)
+    assert first_image_size([tmp_path / name]) == (30, 40)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\xff\xd8\xff\xe0 nor this"])
@@ -142,11 +141,11 @@ def test_a_list_keeps_its_order_and_names_of_any_bytes(files):
         ("empty", ValueError, "data.predict: empty holds no image (no file ending in .jpg"),
         ("photos/b/notes.md", ValueError, "notes.md is neither a folder, nor an image (.jpg"),
         ("photos/c.beton", ValueError, ".beton files are read by FFCVDataModule"),
-        ("blank.txt", ValueError, "blank.txt names no image: write a path in each line"),
+        ("blank.txt", ValueError, "blank.txt names no image: write one path per line"),
         (
             "wrong.txt",
             FileNotFoundError,
-            "of the 2 files that wrong.txt names none is there, x.jpg",
+            "none of the 2 files in wrong.txt exists, for example x.jpg",
         ),
     ],
 )

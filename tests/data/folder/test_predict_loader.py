@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eca_lightning import CocoDataModule, ImageFolderDataModule
-from eca_lightning.data.folder.files import find_images, image_size_of
+from eca_lightning.data.folder.files import find_images, first_image_size
 from eca_lightning.data.folder.loader import FileDataset, collate
 from eca_lightning.data.folder.predict_loader import PredictionLoader
 from eca_lightning.data.transforms.crop import Crop
@@ -118,6 +118,6 @@ def test_a_full_view_takes_the_size_of_the_first_that_can_be_read(files):
     )
     batches = module.predict_dataloader()
     ((images, _),) = batches
-    assert images.shape == (1, 3, *image_size_of(files[3]))
+    assert images.shape == (1, 3, *first_image_size(files[3:]))
     assert "cannot read the image" in batches.unreadable[0]
     assert "'full' needs images of one size" in batches.unreadable[2]

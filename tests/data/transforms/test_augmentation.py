@@ -125,8 +125,8 @@ def test_no_two_augmentations_share_their_numbers():
         (RandAugment, {"magnitude": 31}, r"magnitude must be from 0 to 30, got 31"),
         (RandAugment, {"magnitude": -1}, r"magnitude must be from 0 to 30"),
         (RandomErasing, {"probability": 1.5}, r"probability must be from 0 to 1, got 1\.5"),
-        (RandomErasing, {"scale": (0.3, 0.1)}, r"scale must be two rising shares"),
-        (RandomErasing, {"ratio": (0.0, 1.0)}, r"ratio must be two rising numbers"),
+        (RandomErasing, {"scale": (0.3, 0.1)}, r"scale must be two increasing fractions"),
+        (RandomErasing, {"ratio": (0.0, 1.0)}, r"ratio must be two increasing numbers"),
         (RandomErasing, {"fill": (0, 0, 256)}, r"fill must be from 0 to 255 each"),
     ],
 )
