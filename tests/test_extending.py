@@ -1,5 +1,6 @@
 """What docs/extending.md adds works as it stands there, in the package and outside it."""
 
+import json
 import os
 import re
 import shutil
@@ -15,8 +16,12 @@ from eca_lightning import ImageClassifier, create_backbone
 from eca_lightning.attention import base
 from eca_lightning.backbones import BackboneConfig, network
 from eca_lightning.classification.callbacks.attention_gates import gates_of
+from eca_lightning.cli import main
+from eca_lightning.compare.grid import read_grid
 from eca_lightning.detection.networks import DetectorConfig
 from eca_lightning.explain.grad_cam import grad_cam
+from eca_lightning.paper import command
+from eca_lightning.paper.check import audit
 from eca_lightning.weights.match import load_weights
 
 ROOT = Path(__file__).parents[1]
@@ -86,16 +91,30 @@ def test_a_mechanism_of_another_package_needs_no_edit(own, tmp_path):
     images = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         assert (ours(images) - plain(images)).abs().max() == 0.0
-    assert {tuple(gates.shape) for _, gates in gates_of(ours, images)} == {
-        (4, 16),
-        (4, 32),
-        (4, 64),
-    }
     assert set(base.attention_names()) == REGISTERED
     model = ImageClassifier(BackboneConfig("resnet20", own["lct"], num_classes=10))
     assert model.hparams["backbone"]["attention"] == own["lct"]
+    gates = gates_of(model, torch.zeros(4, 3, 32, 32, dtype=torch.uint8))
+    assert {tuple(of_layer.shape) for of_layer in gates.values()} == {(4, 16), (4, 32), (4, 64)}
     model.backbone(images).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_mechanism_of_another_package_is_counted_and_compared(own, tmp_path, monkeypatch, capsys):
+    config = f"{{name: resnet20, attention: {own['lct']}, attention_options: {{groups: 2}}}}"
+    monkeypatch.setattr(command, "audit", lambda rows: audit([r for r in rows if r.table == "own"]))
+    main(["models", "--backbones", f"[{config}]", "--json", str(tmp_path / "models.json")])
+    ((record,),) = [json.loads((tmp_path / "models.json").read_text())]
+    assert record["model"] == f"{own['lct']}_resnet20"
+    with torch.device("meta"):
+        plain = create_backbone("resnet20")
+    added = 2 * 3 * (16 + 32 + 64)  # a weight and a bias for each channel of nine blocks
+    assert record["parameters"] - sum(p.numel() for p in plain.parameters()) == added
+    (tmp_path / "grid.yaml").write_text(
+        f"base: {ROOT}/configs/quickstart.yaml\nseeds: [0]\nreferences: [none]\nvariants:\n"
+        f"  none: {{}}\n  lct: {{model.backbone.attention: {own['lct']}}}\n"
+    )
+    assert "lct" in read_grid(tmp_path / "grid.yaml").variants
 
 
 def test_weights_are_not_loaded_where_attention_would_change_them(own, tmp_path):

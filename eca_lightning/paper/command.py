@@ -9,8 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from eca_lightning.backbones import BackboneConfig
 from eca_lightning.paper.check import audit
 from eca_lightning.paper.tables import (
+    PaperModel,
     ablation_models,
     detectors,
     imagenet_models,
@@ -27,7 +29,11 @@ _UNITS = {1: "", 10**6: " M", 2**20: " Mi", 10**9: " G", 2**30: " Gi"}
 _KERNELS = ("Eq. 12", "Fig. 3", "released sizes")
 
 
-def models(csv: Path | None = None, json: Path | None = None) -> None:
+def models(
+    csv: Path | None = None,
+    json: Path | None = None,
+    backbones: list[BackboneConfig] | None = None,
+) -> None:
     """List the networks of the paper: parameters and operations, counted and as printed.
 
     For an image of 224 x 224, or 1280 x 800 for detectors. M is 10^6 and G 10^9; Mi is 2^20 and Gi
@@ -40,9 +46,11 @@ def models(csv: Path | None = None, json: Path | None = None) -> None:
     Args:
         csv: CSV file to write the counts to, in decimal and binary units.
         json: JSON file to write the same to.
+        backbones: Networks of your own to count as well, each as --model.backbone takes it.
     """
     classifiers = [*imagenet_models(), *released_models(), *ablation_models()]
-    wanted = [*classifiers, *detectors(), *kernel_choices()]
+    own = [PaperModel("own", f"{b.attention or 'plain'}_{b.name}", b) for b in backbones or ()]
+    wanted = [*classifiers, *own, *detectors(), *kernel_choices()]
     console = Console()
     rows = track(audit(wanted), "counting", len(wanted), console=console, transient=True)
     records = [row.record() for row in rows]

@@ -9,9 +9,11 @@ from typing import Any, Literal
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.detection.networks import DetectorConfig
 
-Table = Literal["table 2", "table 3", "table 5", "released", "Eq. 12", "Fig. 3", "released sizes"]
+Table = Literal[
+    "table 2", "table 3", "table 5", "released", "Eq. 12", "Fig. 3", "released sizes", "own"
+]
 """The source of a row. ``released`` are the authors' checkpoints, whose table is in their
-repository. The last three are choices of ECA's kernel sizes: see `kernel_choices`."""
+repository; then come three choices of ECA's kernel sizes, see `kernel_choices`, and the user's."""
 
 _UNITS = {"G": 2**30, "M": 2**20}
 _OPTIONS: dict[str, dict[str, Any]] = {
