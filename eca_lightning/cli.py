@@ -61,7 +61,7 @@ def _run(arguments: list[str]) -> None:
             {command: _functions(command)},
             args=[_with_underscores(argument) for argument in arguments],
             prog="eca-lightning",
-            as_positional="write" not in arguments or "torchvision" in arguments,
+            as_positional=arguments[1:2] != ["write"] or arguments[2:3] == ["torchvision"],
         )
 
 

@@ -90,9 +90,9 @@ class CocoDataModule(ResumableDataModule):
             "predict": predict,
         }
         self.annotation_files: dict[Split, Path | None] = {
-            "train": train_annotations and below / train_annotations,
             "val": val_annotations and below / val_annotations,
             "test": test_annotations and below / test_annotations,
+            "train": train_annotations and below / train_annotations,
         }
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -204,9 +204,7 @@ class CocoDataModule(ResumableDataModule):
         """Return annotations that were read, or read the smallest file that exists."""
         if self._read:
             return next(iter(self._read.values()))
-        splits: tuple[Split, ...] = ("val", "test", "train")
-        for split in splits:
-            file = self.annotation_files[split]
+        for split, file in self.annotation_files.items():
             if file is not None and file.exists():
                 return self._annotations(split)
         return None

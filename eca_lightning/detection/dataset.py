@@ -46,17 +46,15 @@ class GroupedBatchSampler(DistributedBatchSampler):
         order = super()._global_indices(epoch)
         if self.groups is None:
             return order
-        together = self.global_batch_size
-        whole, left = [], []
+        size = self.global_batch_size
+        full, is_left = [], np.ones(len(order), np.bool_)
         for group in np.unique(self.groups):
-            members = order[self.groups[order] == group]
-            full = len(members) - len(members) % together
-            whole.append(members[:full])
-            left.append(members[full:])
-        # In the epoch's order, so that it is not always the same group that is dropped.
-        rest = order[np.isin(order, np.concatenate(left))]
-        used = len(self) * together
-        batches = np.concatenate([*whole, rest])[:used].reshape(-1, together)
+            places = np.flatnonzero(self.groups[order] == group)
+            places = places[: len(places) // size * size]
+            full.append(order[places])
+            is_left[places] = False
+        # What is left keeps the epoch's order, so that no group is always the one to be dropped.
+        batches = np.concatenate([*full, order[is_left]])[: len(self) * size].reshape(-1, size)
         if self.shuffle:
             batches = np.random.default_rng([self.seed, epoch, 1]).permutation(batches)
         return batches.reshape(-1)
@@ -105,10 +103,10 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
         rows = slice(*known.first[index : index + 2])
         target = {
             "image_id": torch.tensor(known.image_ids[index]),
-            "boxes": torch.from_numpy(known.boxes[rows].copy()),
-            "labels": torch.from_numpy(known.labels[rows].copy()),
-            "area": torch.from_numpy(known.areas[rows].copy()),
-            "iscrowd": torch.from_numpy(known.crowds[rows].copy()),
+            "boxes": torch.tensor(known.boxes[rows]),
+            "labels": torch.tensor(known.labels[rows]),
+            "area": torch.tensor(known.areas[rows]),
+            "iscrowd": torch.tensor(known.crowds[rows]),
         }
         if known.segmentations is not None:
             target["masks"] = torch.from_numpy(known.masks(index))

@@ -22,9 +22,6 @@ from eca_lightning.utils.checks import require
 MIN_SIZE = 160
 """Pixels of the longer side below which objects that COCO calls large do not fit."""
 
-FORMAT = 1
-"""Version of the way scenes are composed: another one makes other scenes of the same seed."""
-
 CLASSES = list(FashionMNIST.classes)
 """Names of the categories 1 to 10."""
 
@@ -63,10 +60,10 @@ def write_fashion_coco(
     require(image_size >= MIN_SIZE, "image_size", f"at least {MIN_SIZE}", image_size)
     require(seed >= 0, "seed", "at least 0", seed)
     require_mask_library()
-    shared = {"image_size": image_size, "seed": seed}
+    # A change of the scenes that a seed gives is another format.
     settings = {
-        "train": {"format": FORMAT, "scenes": train_scenes, **shared},
-        "val": {"format": FORMAT, "scenes": val_scenes, **shared},
+        split: {"format": 1, "scenes": scenes, "image_size": image_size, "seed": seed}
+        for split, scenes in (("train", train_scenes), ("val", val_scenes))
     }
     to_write = [
         split for split in settings if not _is_complete(output, split, settings[split], overwrite)
