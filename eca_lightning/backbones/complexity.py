@@ -39,16 +39,17 @@ class Complexity:
         )
 
 
-def complexity(backbone: BackboneConfig, image_size: int = 224) -> Complexity:
+def complexity(backbone: BackboneConfig, image_size: int | tuple[int, int] = 224) -> Complexity:
     """Count a backbone without computing or allocating anything.
 
     Args:
         backbone: The network.
-        image_size: Height and width of the image, in pixels.
+        image_size: Height and width of the image, in pixels; one number if they are equal.
     """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     with torch.device("meta"):
         network = backbone.build().eval()
-        image = torch.empty(1, backbone.in_channels, image_size, image_size)
+        image = torch.empty(1, backbone.in_channels, height, width)
     paper = _PaperCounter(network)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)

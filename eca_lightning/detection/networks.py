@@ -221,9 +221,9 @@ def _pyramid(config: DetectorConfig, first: int, coarse: Callable[[int], ExtraFP
     allowed = f"from 0 to {count}, the stages of {config.backbone.name}"
     require(0 <= trained <= count, "trainable_layers", allowed, trained)
     if trained < count:
-        _fix(body, body.stages[-1 - trained])
+        _freeze_up_to(body, body.stages[-1 - trained])
     if config.norm == "frozen":
-        _frozen(body)
+        _with_frozen_norms(body)
     elif config.norm == "sync":
         nn.SyncBatchNorm.convert_sync_batchnorm(body)
     top = coarse(body.out_channels[-1])
@@ -244,20 +244,20 @@ def _anchors(config: DetectorConfig, levels: int, scales: int) -> AnchorGenerato
     return AnchorGenerator(sizes, [_ASPECT_RATIOS] * levels)
 
 
-def _fix(body: FeaturePyramid, last: str) -> None:
+def _freeze_up_to(body: FeaturePyramid, last: str) -> None:
     """Freeze the modules of a body, in place, from the first up to the last named."""
     for step in body.steps:
-        body.set_submodule(step, _frozen(body.get_submodule(step)).requires_grad_(False))
+        body.set_submodule(step, _with_frozen_norms(body.get_submodule(step)).requires_grad_(False))
         if step == last:
             return
 
 
-def _frozen(module: nn.Module) -> nn.Module:
+def _with_frozen_norms(module: nn.Module) -> nn.Module:
     """Return a batch norm as a frozen one; replace those within other modules, in place."""
     if isinstance(module, nn.BatchNorm2d):
         norm = FrozenBatchNorm2d(module.num_features, module.eps)
         norm.load_state_dict(module.state_dict())
         return norm
     for name, child in module.named_children():
-        setattr(module, name, _frozen(child))
+        setattr(module, name, _with_frozen_norms(child))
     return module

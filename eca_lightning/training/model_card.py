@@ -88,18 +88,17 @@ def _results(data: Any, scores: Mapping[str, float]) -> list[Any]:
     from huggingface_hub import EvalResult
 
     dataset = data.datasets if isinstance(data.datasets, str) else data.datasets[0]
-    results = []
-    for score, value in scores.items():
+
+    def result(score: str, value: float) -> Any:
         split, _, metric = score.partition("/")
-        results.append(
-            EvalResult(
-                task_type=data.pipeline_tag,
-                dataset_type=dataset,
-                dataset_name=dataset,
-                dataset_split={"val": "validation"}.get(split, split),
-                metric_type="accuracy" if metric in ("top1", "top5") else metric,
-                metric_name=metric,
-                metric_value=round(value, 4),
-            )
+        return EvalResult(
+            task_type=data.pipeline_tag,
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split="validation" if split == "val" else split,
+            metric_type="accuracy" if metric in ("top1", "top5") else metric,
+            metric_name=metric,
+            metric_value=round(value, 4),
         )
-    return results
+
+    return [result(score, value) for score, value in scores.items()]

@@ -6,7 +6,6 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.optim import Optimizer
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -50,22 +49,6 @@ def parameter_groups(module: nn.Module, no_decay_norm_bias: bool) -> list[dict[s
     if exempt:
         groups.append({"params": list(exempt), "weight_decay": 0.0})
     return groups
-
-
-def scale_learning_rate(optimizer: Optimizer, batch: int, reference_batch: int) -> float:
-    """Apply the linear scaling rule (Goyal et al., arXiv 1706.02677) to every group, in place.
-
-    Args:
-        optimizer: Its learning rates belong to ``reference_batch``.
-        batch: Images per optimizer step, over all ranks and accumulated batches.
-        reference_batch: Images per step that the learning rate was chosen for.
-
-    Returns:
-        The scaled learning rate of the first group.
-    """
-    for group in optimizer.param_groups:
-        group["lr"] *= batch / reference_batch
-    return optimizer.param_groups[0]["lr"]
 
 
 def horizon_in_steps(trainer: Trainer) -> dict[str, int]:

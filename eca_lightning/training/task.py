@@ -15,12 +15,7 @@ from torch import Tensor
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.network import Stem, build_network
 from eca_lightning.training.hub import HubMixin
-from eca_lightning.training.optim import (
-    horizon_in_steps,
-    images_per_step,
-    parameter_groups,
-    scale_learning_rate,
-)
+from eca_lightning.training.optim import horizon_in_steps, images_per_step, parameter_groups
 from eca_lightning.training.seeding import seed_from_place
 
 
@@ -171,12 +166,11 @@ class VisionTask(HubMixin, LightningModule):
         """
         optimizer = self.optimizer_builder(parameter_groups(self, self.no_decay_norm_bias))
         if self.lr_base_batch_size is not None:
-            batch = images_per_step(self.trainer)
-            lr = scale_learning_rate(optimizer, batch, self.lr_base_batch_size)
-            rank_zero_info(
-                f"learning rate {lr:.4g}: scaled from {self.lr_base_batch_size} images per step "
-                f"to this run's {batch}"
-            )
+            batch, base = images_per_step(self.trainer), self.lr_base_batch_size
+            for group in optimizer.param_groups:  # Goyal et al., arXiv 1706.02677
+                group["lr"] *= batch / base
+            lr = optimizer.param_groups[0]["lr"]
+            rank_zero_info(f"learning rate {lr:.4g}: scaled from {base} images per step to {batch}")
         if self.lr_scheduler_builder is None:
             return {"optimizer": optimizer}
         horizon = horizon_in_steps(self.trainer) if self.lr_interval == "step" else {}

@@ -1,11 +1,10 @@
-"""Which parameters decay, and the linear rule."""
+"""Which parameters decay."""
 
-import pytest
 import torch
 from torch import nn
 
 from eca_lightning import create_attention, create_backbone
-from eca_lightning.training.optim import parameter_groups, scale_learning_rate
+from eca_lightning.training.optim import parameter_groups
 
 
 def test_exemption_goes_by_layer_type():
@@ -48,9 +47,3 @@ def test_decay_moves_only_the_decayed():
     optimizer.step()
     torch.testing.assert_close(layer.weight.detach(), before[0] / 2)
     assert torch.equal(layer.bias.detach(), before[1])
-
-
-def test_linear_rule():
-    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))]}], lr=0.1)
-    assert scale_learning_rate(optimizer, 1024, 256) == pytest.approx(0.4)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.4)

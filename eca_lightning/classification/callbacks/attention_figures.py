@@ -1,18 +1,19 @@
 """Draw the gates of channel attention."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import ceil
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eca_lightning.attention.eca import EfficientChannelAttention
-from eca_lightning.classification.callbacks.attention_gates import GatesReport
+from eca_lightning.classification.callbacks.attention_gates import GatesReport, gates_of
 from eca_lightning.classification.task import ImageClassifier
-from eca_lightning.training.callbacks.summaries import summary_writer
 
 _MOST_PANELS = 16
 
@@ -26,35 +27,32 @@ class ClassSample:
     """
 
     def __init__(self, classes: Sequence[int], images_per_class: int) -> None:
-        self._wanted = dict.fromkeys(classes, images_per_class)
-        self._images: list[Tensor] = []
-        self._labels: list[int] = []
+        self.images_per_class = images_per_class
+        self._images: dict[int, list[Tensor]] = {label: [] for label in sorted(classes)}
 
     @property
     def is_complete(self) -> bool:
         """Whether no image is missing."""
-        return not any(self._wanted.values())
+        return all(len(taken) == self.images_per_class for taken in self._images.values())
 
     @property
     def is_empty(self) -> bool:
         """Whether there was no image of the classes."""
-        return not self._images
+        return not any(self._images.values())
 
     def add(self, images: Tensor, labels: Tensor) -> None:
         """Take from a batch, (N, C, H, W) and (N,), what is still missing."""
-        if self.is_complete:  # labels on a GPU would be waited for
+        if self.is_complete:  # reading the labels would wait for the GPU
             return
-        for row, label in enumerate(labels.tolist()):
-            if self._wanted.get(label, 0) > 0:
-                self._wanted[label] -= 1
-                self._images.append(images[row].clone())
-                self._labels.append(label)
+        for image, label in zip(images, labels.tolist(), strict=True):
+            taken = self._images.get(label)
+            if taken is not None and len(taken) < self.images_per_class:
+                taken.append(image.clone())
 
     def taken(self) -> tuple[Tensor, Tensor]:
         """Return the images, (N, C, H, W), and their labels, (N,), sorted by label."""
-        order = sorted(range(len(self._labels)), key=lambda place: self._labels[place])
-        images = torch.stack([self._images[place] for place in order])
-        return images, torch.tensor([self._labels[place] for place in order])
+        labels = [label for label, images in self._images.items() for _ in images]
+        return torch.stack(list(chain(*self._images.values()))), torch.tensor(labels)
 
 
 class AttentionFigures(GatesReport):
@@ -80,46 +78,36 @@ class AttentionFigures(GatesReport):
         self.classes = classes
         self.images_per_class = images_per_class
 
-    def reset(self, pl_module: ImageClassifier) -> None:
-        """Forget images and gates."""
-        super().reset(pl_module)
-        classes = evenly_spread(pl_module.num_classes, self.classes)
-        self._sample = ClassSample(classes, self.images_per_class)
-
-    def collect(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: tuple[Tensor, Tensor]
-    ) -> None:
+    def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> ClassSample:
         """Take the images of a batch that are still missing."""
-        self._sample.add(*batch)
+        if collected is None:
+            classes = evenly_spread(pl_module.num_classes, self.classes)
+            collected = ClassSample(classes, self.images_per_class)
+        collected.add(*batch)
+        return collected
 
-    def sampled_images(self) -> Tensor | None:
-        """Return the images; None if there was none of the classes."""
-        return None if self._sample.is_empty else self._sample.taken()[0]
+    def after_last_batch(self, collected: Any, pl_module: Any) -> Any:
+        """Compute the gates of the images, if there were some of the classes."""
+        if collected.is_empty:
+            return None
+        images, labels = collected.taken()
+        return gates_of(pl_module, images), labels
 
-    def report(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+    def write(self, writer: Any, gathered: Any, pl_module: ImageClassifier) -> None:
         """Draw the figures."""
-        writer = summary_writer(trainer)
-        if writer is None or not self.gates:
-            return
-        labels = self._sample.taken()[1]
-        drawn = figures(pl_module.backbone, self.gates, labels, pl_module.class_names)
+        gates, labels = gathered
+        drawn = figures(pl_module.backbone, gates, labels, pl_module.class_names)
         for name, figure in drawn:
-            writer.add_figure(f"attention/{name}", figure, trainer.global_step)
+            writer.add_figure(f"attention/{name}", figure, pl_module.global_step)
 
 
 def evenly_spread(total: int, count: int) -> list[int]:
     """Return at most ``count`` numbers from 0 to ``total`` - 1, with the first and the last."""
-    if count == 1 or total == 1:
-        return [0]
-    count = min(count, total)
-    return [round(i * (total - 1) / (count - 1)) for i in range(count)]
+    return [round(float(x)) for x in np.linspace(0, total - 1, min(count, total))]
 
 
 def figures(
-    network: nn.Module,
-    gates: Mapping[str, Tensor],
-    labels: Tensor,
-    names: Sequence[str] | None,
+    network: nn.Module, gates: Mapping[str, Tensor], labels: Tensor, names: Sequence[str] | None
 ) -> list[tuple[str, Figure]]:
     """Draw all figures of a network's gates.
 
@@ -132,10 +120,8 @@ def figures(
     Returns:
         The name of each figure, and the figure.
     """
-    drawn = [
-        ("channel_weights", draw_channel_weights(gates, labels, names)),
-        ("gates", draw_gates(gates)),
-    ]
+    drawn = [("channel_weights", draw_channel_weights(gates, labels, names))]
+    drawn.append(("gates", draw_gates(gates)))
     if kernels := kernels_of(network):
         drawn.append(("kernels", draw_kernels(kernels)))
     return drawn
@@ -181,10 +167,9 @@ def draw_channel_weights(
         axes.set_title(f"{layer}: ±{along:.3f}, classes ±{between:.3f}", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.margins(x=0.01)
-    handles, texts = panels[0].get_legend_handles_labels()
-    legend = figure.legend(
-        handles, texts, loc="outside upper center", ncols=min(4, len(texts)), frameon=False
-    )
+    shown = panels[0].get_legend_handles_labels()
+    columns = min(4, len(shown[1]))
+    legend = figure.legend(*shown, loc="outside upper center", ncols=columns, frameon=False)
     for line in legend.get_lines():
         line.set_linewidth(2)
     figure.supxlabel("channel; title: deviation over channels, and between classes", fontsize=9)
@@ -197,14 +182,9 @@ def draw_gates(gates: Mapping[str, Tensor]) -> Figure:
     figure = Figure((2.5 + 0.36 * max(len(gates), 8), 6), dpi=110, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     places = list(range(len(gates)))
-    drawn = upper.violinplot(
-        [layer.flatten().numpy() for layer in gates.values()],
-        places,
-        widths=0.85,
-        showextrema=False,
-        showmedians=True,
-        points=60,
-    )
+    flat = [layer.flatten().numpy() for layer in gates.values()]
+    options = {"widths": 0.85, "showextrema": False, "showmedians": True, "points": 60}
+    drawn = upper.violinplot(flat, places, **options)
     for body in drawn["bodies"]:
         body.set(facecolor="tab:blue", alpha=0.6)
     upper.axhline(0.5, color="0.5", linewidth=0.8, linestyle=":")
@@ -227,24 +207,20 @@ def draw_gates(gates: Mapping[str, Tensor]) -> Figure:
 def draw_kernels(kernels: Mapping[str, Tensor]) -> Figure:
     """Draw the weights of ECA's kernels, one column per layer, blue below zero and red above."""
     reach = max(len(kernel) // 2 for kernel in kernels.values())
-    image = torch.full((2 * reach + 1, len(kernels)), torch.nan)
-    for column, kernel in enumerate(kernels.values()):
-        half = len(kernel) // 2
-        image[reach - half : reach + half + 1, column] = kernel
-    limit = max(kernel.abs().max().item() for kernel in kernels.values())
+    padded = [F.pad(k, 2 * [reach - len(k) // 2], value=torch.nan) for k in kernels.values()]
+    image = torch.stack(padded, dim=1).numpy()
+    limit = np.nanmax(np.abs(image))
     height = 2 + 0.36 * (2 * reach + 1)
     figure = Figure((2.5 + 0.42 * max(len(kernels), 8), height), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    shown = axes.imshow(image.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    for column, kernel in enumerate(kernels.values()):
-        half = len(kernel) // 2
-        for tap, weight in enumerate(kernel.tolist()):
+    shown = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    for (row, column), weight in np.ndenumerate(image):
+        if not np.isnan(weight):
             text = {"ha": "center", "va": "center", "fontsize": 7}
             color = "white" if abs(weight) > 0.6 * limit else "black"
-            axes.text(column, reach - half + tap, f"{weight:.2f}", text, color=color)
-    axes.set_yticks(
-        range(2 * reach + 1), [f"{tap:+d}" if tap else "0" for tap in range(-reach, reach + 1)]
-    )
+            axes.text(column, row, f"{weight:.2f}", text, color=color)
+    offsets = [f"{offset:+d}" if offset else "0" for offset in range(-reach, reach + 1)]
+    axes.set_yticks(range(2 * reach + 1), offsets)
     axes.set_ylabel("neighboring channel")
     axes.set_xticks(range(len(kernels)), list(kernels), rotation=90, fontsize=8)
     axes.set_title("weights of ECA's kernels", fontsize=10)

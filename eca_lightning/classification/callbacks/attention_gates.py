@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from eca_lightning.attention.base import ChannelGate
 from eca_lightning.classification.task import ImageClassifier
-from eca_lightning.training.callbacks.summaries import summary_writer
 from eca_lightning.training.callbacks.validation_report import ValidationReport
 
 _SATURATED = 0.05
@@ -24,30 +23,13 @@ class GatesReport(ValidationReport):
 
     The images go through a copy of the network in float32, once per validation: training is not
     affected, and it does not matter whether the network is compiled or its attention fused.
-
-    Attributes:
-        gates: The gates of each layer, as of `gates_of`.
     """
 
     task = ImageClassifier
-    gates: dict[str, Tensor]
 
     def is_on(self, trainer: Trainer, pl_module: Any) -> bool:
         """Whether to report: if the network has gates as well."""
         return super().is_on(trainer, pl_module) and has_gates(pl_module.backbone)
-
-    def sampled_images(self) -> Tensor | None:
-        """Return the collected images, (N, C, H, W) uint8; None if there are none."""
-        raise NotImplementedError
-
-    def reset(self, pl_module: ImageClassifier) -> None:
-        """Forget the gates."""
-        self.gates = {}
-
-    def after_last_batch(self, pl_module: ImageClassifier) -> None:
-        """Compute the gates."""
-        images = self.sampled_images()
-        self.gates = {} if images is None else gates_of(pl_module, images)
 
 
 class AttentionMonitor(GatesReport):
@@ -69,29 +51,20 @@ class AttentionMonitor(GatesReport):
             raise ValueError(f"AttentionMonitor: images must be at least 1, got {images}")
         self.images = images
 
-    def reset(self, pl_module: ImageClassifier) -> None:
-        """Forget images and gates."""
-        super().reset(pl_module)
-        self._taken: list[Tensor] = []
-
-    def collect(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: tuple[Tensor, Tensor]
-    ) -> None:
+    def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> list[Tensor]:
         """Take the first images of a batch."""
-        per_batch = ceil(self.images / int(trainer.num_val_batches[0]))
-        self._taken.append(batch[0][:per_batch].clone())
+        per_batch = ceil(self.images / int(pl_module.trainer.num_val_batches[0]))
+        return [*(collected or []), batch[0][:per_batch].clone()]
 
-    def sampled_images(self) -> Tensor:
-        """Return the images."""
-        return torch.cat(self._taken)[: self.images]
+    def after_last_batch(self, collected: Any, pl_module: Any) -> dict[str, Tensor]:
+        """Compute the gates."""
+        return gates_of(pl_module, torch.cat(collected)[: self.images])
 
-    def report(self, trainer: Trainer, pl_module: Any) -> None:
-        """Log the statistics and the histogram of each layer."""
-        writer, step = summary_writer(trainer), trainer.global_step
-        if writer is None:
-            return
+    def write(self, writer: Any, gathered: Any, pl_module: ImageClassifier) -> None:
+        """Write the statistics and the histogram of each layer."""
+        step = pl_module.global_step
         bins = np.linspace(0, 1, 51)  # TensorBoard's own are for any number, and coarse here
-        for layer, gates in self.gates.items():
+        for layer, gates in gathered.items():
             saturated = (gates < _SATURATED) | (gates > 1 - _SATURATED)
             writer.add_scalar(f"gates_mean/{layer}", gates.mean(), step)
             writer.add_scalar(f"gates_spread/{layer}", gates.std(), step)

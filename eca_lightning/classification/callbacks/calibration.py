@@ -3,7 +3,6 @@
 from typing import Any
 
 from lightning.pytorch import Trainer
-from torch import Tensor
 from torchmetrics.classification import MulticlassCalibrationError
 
 from eca_lightning.classification.task import ImageClassifier
@@ -32,19 +31,17 @@ class CalibrationMonitor(ValidationReport):
         """Whether to log: with any logger or none, on all ranks."""
         return isinstance(pl_module, self.task) and not trainer.sanity_checking
 
-    def reset(self, pl_module: ImageClassifier) -> None:
-        """Forget the confidences."""
-        self._error = MulticlassCalibrationError(
-            pl_module.num_classes, self.bins, ignore_index=-1, validate_args=False
-        ).to(pl_module.device)
-
-    def collect(
-        self, trainer: Trainer, pl_module: Any, outputs: Tensor, batch: tuple[Tensor, Tensor]
-    ) -> None:
+    def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Any:
         """Add the confidences of a batch, whose logits the step returns."""
-        self._error.update(outputs.softmax(dim=1).nan_to_num(), batch[1])
+        if collected is None:
+            collected = MulticlassCalibrationError(
+                pl_module.num_classes, self.bins, ignore_index=-1, validate_args=False
+            ).to(outputs.device)
+        collected.update(outputs.softmax(dim=1).nan_to_num(), batch[1])
+        return collected
 
-    def report(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
-        """Log the error."""
-        # Equal on all ranks already; sync_dist keeps Lightning from asking for it.
-        pl_module.log("val/calibration_error", self._error.compute(), sync_dist=True)
+    def gather(self, collected: Any, pl_module: Any) -> None:
+        """Log the error of all ranks."""
+        if collected is not None:
+            # Equal on all ranks already; sync_dist keeps Lightning from asking for it.
+            pl_module.log("val/calibration_error", collected.compute(), sync_dist=True)

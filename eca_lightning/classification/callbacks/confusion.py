@@ -3,13 +3,11 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from eca_lightning.classification.task import ImageClassifier
-from eca_lightning.training.callbacks.summaries import summary_writer
 from eca_lightning.training.callbacks.validation_report import ValidationReport
 from eca_lightning.utils.tables import Table
 
@@ -32,29 +30,26 @@ class ConfusionReport(ValidationReport):
         self.pairs = pairs
         self.max_drawn = max_drawn
 
-    def reset(self, pl_module: ImageClassifier) -> None:
-        """Forget the counts."""
-        self._matrix = MulticlassConfusionMatrix(
-            pl_module.num_classes, ignore_index=-1, validate_args=False
-        ).to(pl_module.device)
-
-    def collect(
-        self, trainer: Trainer, pl_module: Any, outputs: Tensor, batch: tuple[Tensor, Tensor]
-    ) -> None:
+    def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Any:
         """Count a batch, whose logits the step returns."""
-        self._matrix.update(outputs.argmax(dim=1), batch[1])
+        if collected is None:
+            collected = MulticlassConfusionMatrix(
+                pl_module.num_classes, ignore_index=-1, validate_args=False
+            ).to(outputs.device)
+        collected.update(outputs.argmax(dim=1), batch[1])
+        return collected
 
-    def report(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
-        """Add up the counts of all ranks and write them."""
-        counts = self._matrix.compute().cpu()
-        writer = summary_writer(trainer)
-        if writer is None or not trainer.is_global_zero:
-            return
-        names = pl_module.class_names or list(map(str, range(len(counts))))
-        step = trainer.global_step
-        writer.add_text("val/most_confused", most_confused(counts, names, self.pairs), step)
-        if len(counts) <= self.max_drawn:
-            writer.add_figure("val/confusion_matrix", draw(counts, names), step)
+    def gather(self, collected: Any, pl_module: Any) -> Tensor | None:
+        """Add up the counts of all ranks."""
+        return None if collected is None else collected.compute().cpu()
+
+    def write(self, writer: Any, gathered: Tensor, pl_module: ImageClassifier) -> None:
+        """Write the pairs and the matrix."""
+        names = pl_module.class_names or list(map(str, range(len(gathered))))
+        step = pl_module.global_step
+        writer.add_text("val/most_confused", most_confused(gathered, names, self.pairs), step)
+        if len(gathered) <= self.max_drawn:
+            writer.add_figure("val/confusion_matrix", draw(gathered, names), step)
 
 
 def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:

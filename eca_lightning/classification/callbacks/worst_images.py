@@ -4,13 +4,11 @@ from math import ceil
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
 from eca_lightning.classification.task import ImageClassifier
-from eca_lightning.training.callbacks.summaries import summary_writer
 from eca_lightning.training.callbacks.validation_report import ValidationReport
 from eca_lightning.utils.distributed import gather_objects
 
@@ -56,33 +54,28 @@ class WorstImages(ValidationReport):
             raise ValueError(f"WorstImages: images must be at least 1, got {images}")
         self.images = images
 
-    def reset(self, pl_module: ImageClassifier) -> None:
-        """Forget the images."""
-        self._worst: list[Scored] = []
-
-    def collect(
-        self, trainer: Trainer, pl_module: Any, outputs: Tensor, batch: tuple[Tensor, Tensor]
-    ) -> None:
+    def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Scored:
         """Keep the worst so far on the device; the step returns the logits."""
         images, labels = batch
         losses = F.cross_entropy(outputs, labels, reduction="none", ignore_index=-1)
         losses = losses.masked_fill(labels < 0, -torch.inf)
         scored = Scored(losses, labels, outputs.argmax(dim=1), images)
-        self._worst = [highest_losses([*self._worst, scored], self.images)]
+        return highest_losses([scored] if collected is None else [collected, scored], self.images)
 
-    def report(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
-        """Gather the worst of all ranks and draw them."""
-        own = [Scored(*(tensor.cpu() for tensor in part)) for part in self._worst]
-        parts = [part for parts in gather_objects(trainer, own) for part in parts]
-        writer = summary_writer(trainer)
-        if writer is None or not trainer.is_global_zero or not parts:
-            return
+    def gather(self, collected: Any, pl_module: ImageClassifier) -> Scored | None:
+        """Gather the worst of all ranks."""
+        own = [Scored(*(tensor.cpu() for tensor in collected))] if collected else []
+        parts = [part for parts in gather_objects(pl_module.trainer, own) for part in parts]
+        if not parts:
+            return None
         worst = highest_losses(parts, self.images)
         counted = worst.labels >= 0
-        if counted.any():
-            worst = Scored(*(tensor[counted] for tensor in worst))
-            figure = draw(worst, pl_module.class_names)
-            writer.add_figure("val/worst", figure, trainer.global_step)
+        return Scored(*(tensor[counted] for tensor in worst)) if counted.any() else None
+
+    def write(self, writer: Any, gathered: Scored, pl_module: ImageClassifier) -> None:
+        """Draw the images."""
+        figure = draw(gathered, pl_module.class_names)
+        writer.add_figure("val/worst", figure, pl_module.global_step)
 
 
 def draw(worst: Scored, names: list[str] | None) -> Figure:

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from lightning.pytorch import Trainer
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from eca_lightning.detection.task import Batch, Detections, ObjectDetector
-from eca_lightning.training.callbacks.summaries import summary_writer
+from eca_lightning.detection.task import Batch, ObjectDetector
 from eca_lightning.training.callbacks.validation_report import ValidationReport
 from eca_lightning.utils.checks import require
 
@@ -42,28 +40,20 @@ class DetectionImages(ValidationReport):
         self.images = images
         self.min_score = min_score
 
-    def reset(self, pl_module: ObjectDetector) -> None:
-        """Forget the images."""
-        self._rows: list[tuple[Tensor, dict[str, Tensor], Detections]] = []
-
-    def collect(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch) -> None:
+    def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Batch) -> list[Any]:
         """Keep the first images; the step returns the detections on each."""
-        missing = self.images - len(self._rows)
-        rows = zip(*batch, outputs["detections"], strict=True)
-        for image, target, found in list(rows)[:missing]:
-            self._rows.append((image.cpu(), _on_cpu(target), _on_cpu(found)))
+        rows = collected or []
+        new = list(zip(*batch, outputs["detections"], strict=True))[: self.images - len(rows)]
+        return rows + [(image.cpu(), _on_cpu(there), _on_cpu(found)) for image, there, found in new]
 
-    def report(self, trainer: Trainer, pl_module: ObjectDetector) -> None:
+    def write(self, writer: Any, gathered: Any, pl_module: ObjectDetector) -> None:
         """Draw the images."""
-        writer = summary_writer(trainer)
-        if writer is None or not self._rows:
-            return
         names = pl_module.class_names
         drawn = [
             [draw_objects(image, objects, names, self.min_score) for objects in both]
-            for image, *both in self._rows
+            for image, *both in gathered
         ]
-        writer.add_figure("val/detections", _side_by_side(drawn), trainer.global_step)
+        writer.add_figure("val/detections", _side_by_side(drawn), pl_module.global_step)
 
 
 def require_score(name: str, value: float) -> None:
@@ -94,7 +84,7 @@ def draw_objects(
     labels = objects["labels"].tolist()
     if not labels:
         return image
-    colors = [_color(label) for label in labels]
+    colors = [to_hex(_COLORS[label % len(_COLORS)]) for label in labels]
     if "masks" in objects:
         masks = _enlarged(objects["masks"], factor).bool()
         image = draw_segmentation_masks(image, masks, alpha=0.5, colors=colors)
@@ -116,13 +106,8 @@ def _captions(objects: dict[str, Tensor], names: list[str] | None) -> list[str]:
     if "scores" in objects:
         scores = objects["scores"].tolist()
         return [f"{name} {score:.2f}" for name, score in zip(captions, scores, strict=True)]
-    crowds = objects["iscrowd"].tolist() if "iscrowd" in objects else [0] * len(captions)
+    crowds = objects.get("iscrowd", [0] * len(captions))
     return [f"{name}, crowd" if c else name for name, c in zip(captions, crowds, strict=True)]
-
-
-def _color(label: int) -> tuple[int, int, int]:
-    red, green, blue = to_rgb(_COLORS[label % len(_COLORS)])
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _enlarged(pixels: Tensor, factor: int) -> Tensor:

@@ -9,25 +9,12 @@ from eca_lightning.training.callbacks.run_description import run_config
 from eca_lightning.training.callbacks.summaries import tensorboard_logger
 from eca_lightning.training.task import VisionTask
 
-_TRAINER_OPTIONS = (
-    "accumulate_grad_batches",
-    "devices",
-    "gradient_clip_val",
-    "max_epochs",
-    "num_nodes",
-    "precision",
-)
+_TRAINER_OPTIONS = ["accumulate_grad_batches", "devices", "gradient_clip_val", "max_epochs"]
+_TRAINER_OPTIONS += ["num_nodes", "precision"]
 """Options of the trainer on which the result may depend."""
 
-_WITHOUT_EFFECT = (
-    "batches_ahead",
-    "compile",
-    "decoder",
-    "eval_batch_size",
-    "fused",
-    "num_workers",
-    "os_cache",
-)
+_WITHOUT_EFFECT = {"batches_ahead", "compile", "decoder", "eval_batch_size", "fused"}
+_WITHOUT_EFFECT |= {"num_workers", "os_cache"}
 """Options of model and data on which the result does not depend."""
 
 
@@ -74,9 +61,7 @@ class BestScores(Callback):
         if not self._best:
             self._write(trainer, pl_module, _metrics(trainer, "train/", "last/"))
 
-    def _write(
-        self, trainer: Trainer, pl_module: LightningModule, scores: dict[str, float]
-    ) -> None:
+    def _write(self, trainer: Trainer, pl_module: Any, scores: dict[str, float]) -> None:
         logger = tensorboard_logger(trainer)
         if logger is None or not scores:
             return
@@ -111,17 +96,13 @@ def flat_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flatten(name: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, list):
-        return {name: ", ".join(map(str, value))}
     if not isinstance(value, dict):
-        return {name: value}
+        return {name: ", ".join(map(str, value)) if isinstance(value, list) else value}
     if "class_path" in value:
         own = {name: value["class_path"].rpartition(".")[2]}
         return own | _flatten(name, value.get("init_args") or {})
-    flat: dict[str, Any] = {}
-    for key, entry in value.items():
-        flat |= _flatten(f"{name}.{key}", entry)
-    return flat
+    parts = (_flatten(f"{name}.{key}", entry) for key, entry in value.items())
+    return {key: entry for part in parts for key, entry in part.items()}
 
 
 def _metrics(trainer: Trainer, prefix: str, new_prefix: str) -> dict[str, float]:

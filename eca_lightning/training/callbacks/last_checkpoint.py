@@ -23,8 +23,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from eca_lightning.training.checkpoint_io import LAST
 from eca_lightning.training.slurm import requeue
 
-_BEGUN = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-"""Lightning's counts of a validation that was interrupted in its first batch: it starts again."""
+_STOPPED = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+"""Lightning's counts of a validation stopped in its first batch, which is then started again."""
 
 
 class LastCheckpoint(Checkpoint):
@@ -61,7 +61,7 @@ class LastCheckpoint(Checkpoint):
         self.train_time_interval = train_time_interval
         self._path = Path(LAST)
         self._signal = 0
-        self._validation_is_ahead = False
+        self._validation_follows = False
         self._saved_step: int | None = None
         self._saved_at = 0.0
 
@@ -75,7 +75,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle the signals in place of Lightning, which has just set its handlers."""
-        self._listen()
+        self._handle_signals()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle the signals, and start the clock.
@@ -83,16 +83,16 @@ class LastCheckpoint(Checkpoint):
         Raises:
             ValueError: If a validation would come while gradients are accumulated.
         """
-        self._listen()
+        self._handle_signals()
         self._saved_at = time.monotonic()
-        _require_closed_gradients(trainer)
+        _check_validation_interval(trainer)
 
-    def _listen(self) -> None:
+    def _handle_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGUSR1):
-                signal.signal(number, self._note)  # Lightning restores the old ones
+                signal.signal(number, self._receive)  # Lightning restores the old ones
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
 
     def on_train_batch_end(
@@ -119,9 +119,9 @@ class LastCheckpoint(Checkpoint):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save before the validation, so that a stop within it loses nothing."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._validation_is_ahead = True
+            self._validation_follows = True
             self._save(trainer)
-            self._validation_is_ahead = False
+            self._validation_follows = False
             self._stop(trainer, self._agree(trainer)[1])
 
     def on_validation_batch_end(
@@ -140,8 +140,8 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Have the resumed run do the validation that follows."""
-        if self._validation_is_ahead:
-            progress = {"total": {**_BEGUN}, "current": {**_BEGUN}, "is_last_batch": False}
+        if self._validation_follows:
+            progress = {"total": {**_STOPPED}, "current": {**_STOPPED}, "is_last_batch": False}
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
 
     def on_exception(
@@ -197,7 +197,7 @@ class LastCheckpoint(Checkpoint):
         raise SystemExit(128 + number)
 
 
-def _require_closed_gradients(trainer: Trainer) -> None:
+def _check_validation_interval(trainer: Trainer) -> None:
     """Raise an error if a validation would come while gradients are accumulated."""
     untyped: Any = trainer
     window, every = untyped.accumulate_grad_batches, untyped.val_check_batch

@@ -2,16 +2,14 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import torch
 import yaml
-from lightning.fabric.utilities.throughput import measure_flops
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.backbones.complexity import complexity
 from eca_lightning.training.callbacks.summaries import summary_writer
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.tables import Table
@@ -83,18 +81,14 @@ def cost_table(backbone: BackboneConfig, image_size: tuple[int, int]) -> str:
     """
     full = replace(backbone, fused=False)  # fusing changes the kernels, not the operations
     plain = replace(full, attention=None, attention_options={})
-    rows, costs = [], []
-    for config in (plain, full):
-        with torch.device("meta"):  # nothing is computed, and no random number drawn
-            network = config.build().eval()
-            image = torch.empty(1, config.in_channels, *image_size)
-        macs = measure_flops(network, partial(network, image)) // 2
-        parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        costs.append((parameters, macs))
-        name = f"{config.name} with {config.attention}" if config.attention else config.name
-        rows.append([name, f"{parameters:,}", f"{macs:,}"])
-    (parameters, macs), (all_parameters, all_macs) = costs
-    rows.append(["difference", f"{all_parameters - parameters:+,}", f"{all_macs - macs:+,}"])
+    before, after = complexity(plain, image_size), complexity(full, image_size)
+    added = after - before
+    name = f"{full.name} with {full.attention}" if full.attention else full.name
+    rows = [
+        [plain.name, f"{before.parameters:,}", f"{before.macs:,}"],
+        [name, f"{after.parameters:,}", f"{after.macs:,}"],
+        ["difference", f"{added.parameters:+,}", f"{added.macs:+,}"],
+    ]
     height, width = image_size
     title = f"One image of {height} x {width} pixels:\n\n"
     return title + Table(["network", "parameters", "multiply-adds"], {"": rows}).markdown()

@@ -17,31 +17,32 @@ class ValidationReport(Callback):
 
     task: ClassVar[type[LightningModule]]
     all_ranks: ClassVar[bool] = False
+    _collected: Any = None
 
     def is_on(self, trainer: Trainer, pl_module: Any) -> bool:
         """Whether to report: to TensorBoard, and not on the sanity check before training."""
         here = self.all_ranks or trainer.is_global_zero
         return here and isinstance(pl_module, self.task) and summary_writer(trainer) is not None
 
-    def reset(self, pl_module: Any) -> None:
-        """Forget what was collected before."""
+    def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Any:
+        """Return what was collected before, None at first, with what is needed of a batch."""
         raise NotImplementedError
 
-    def collect(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any) -> None:
-        """Collect from a batch and the outputs of the validation step."""
-        raise NotImplementedError
+    def after_last_batch(self, collected: Any, pl_module: Any) -> Any:
+        """Evaluate what was collected; at the end of the epoch averaged weights may be gone."""
+        return collected
 
-    def after_last_batch(self, pl_module: Any) -> None:
-        """Use the weights that were validated: at the end of the epoch averages may be gone."""
+    def gather(self, collected: Any, pl_module: Any) -> Any:
+        """Combine what the ranks have collected; None if there is nothing to write."""
+        return collected
 
-    def report(self, trainer: Trainer, pl_module: Any) -> None:
-        """Report what was collected; called on all ranks that collect."""
+    def write(self, writer: Any, gathered: Any, pl_module: Any) -> None:
+        """Write the report to TensorBoard, on rank zero."""
         raise NotImplementedError
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start anew, also after a validation that was interrupted."""
-        if self.is_on(trainer, pl_module):
-            self.reset(pl_module)
+        self._collected = None
 
     def on_validation_batch_end(
         self,
@@ -52,14 +53,17 @@ class ValidationReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collect from a batch."""
+        """Collect from a batch and from the outputs of its validation step."""
         if self.is_on(trainer, pl_module):
-            self.collect(trainer, pl_module, outputs, batch)
+            self._collected = self.collect(self._collected, pl_module, outputs, batch)
             if batch_idx + 1 == trainer.num_val_batches[dataloader_idx]:
-                self.after_last_batch(pl_module)
+                self._collected = self.after_last_batch(self._collected, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report, and free the memory of what was collected."""
+        collected, self._collected = self._collected, None
         if self.is_on(trainer, pl_module):
-            self.report(trainer, pl_module)
-            self.reset(pl_module)
+            gathered = self.gather(collected, pl_module)
+            writer = summary_writer(trainer)
+            if gathered is not None and writer is not None and trainer.is_global_zero:
+                self.write(writer, gathered, pl_module)
