@@ -124,25 +124,17 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
             self.log(f"train/loss_{name.removeprefix('loss_')}", part)
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget what a validation that was interrupted has left."""
-        self.scores.reset()
-
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, list[Detections]]:
         """Score a batch; callbacks are given what was found on each image as ``detections``."""
-        return {"detections": self._score(batch)}
+        return {"detections": self._score(batch, batch_index)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores."""
         self._log_scores("val")
 
-    def on_test_epoch_start(self) -> None:
-        """Forget what a test that was interrupted has left."""
-        self.scores.reset()
-
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Score a batch."""
-        self._score(batch)
+        self._score(batch, batch_index)
 
     def on_test_epoch_end(self) -> None:
         """Log the scores."""
@@ -152,7 +144,9 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
         """Return what was found on each image of a batch."""
         return self(batch[0])
 
-    def _score(self, batch: Batch) -> list[Detections]:
+    def _score(self, batch: Batch, batch_index: int) -> list[Detections]:
+        if batch_index == 0:  # the last validation may have been interrupted
+            self.scores.reset()
         images, targets = batch
         self.scored_at = self.global_step
         found = self(images)

@@ -15,7 +15,7 @@ from eca_lightning.classification.callbacks.attention_figures import (
     evenly_spread,
     figures,
 )
-from eca_lightning.classification.callbacks.attention_gates import gates_of, has_gates
+from eca_lightning.classification.callbacks.attention_gates import gates_of
 from eca_lightning.classification.import_command import load_classifier
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.data.folder.datamodule import ImageFolderDataModule
@@ -82,8 +82,7 @@ def attention(
         raise ValueError(f"{data} has no image of the classes that are looked at: name others")
     images, labels = sample.taken()
     drawn: list[tuple[str, Figure]] = []
-    if has_gates(models[0].backbone):
-        gates = gates_of(models[0], images)
+    if gates := gates_of(models[0], images):
         drawn += figures(models[0].backbone, gates, labels, names)
     drawn.append(("grad_cam", _overlays(models, images, labels, names)))
     for name, figure in drawn:

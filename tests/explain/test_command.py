@@ -168,7 +168,7 @@ def test_overlays_tell_what_each_classifier_takes_an_image_for():
         (("eca.ckpt", "data.yaml"), {"image_size": 20}, "leave image_size out"),
         (("eca.ckpt", "eca.ckpt"), {}, "is no config of a data module"),
         (("eca.ckpt", "missing.yaml"), {}, "there is no config or folder"),
-        (("missing.ckpt", "data.yaml"), {}, "there is no file"),
+        (("missing.ckpt", "data.yaml"), {}, "weights not found"),
     ],
 )
 def test_bad_input_is_named(work, tmp_path, arguments, options, message):

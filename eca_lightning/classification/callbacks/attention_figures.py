@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eca_lightning.attention.eca import EfficientChannelAttention
-from eca_lightning.classification.callbacks.attention_gates import GatesReport, gates_of
+from eca_lightning.classification.callbacks.attention_gates import gates_of
 from eca_lightning.classification.task import ImageClassifier
+from eca_lightning.training.callbacks.validation_report import ValidationReport
 
 _MOST_PANELS = 16
 
@@ -55,7 +56,7 @@ class ClassSample:
         return torch.stack(list(chain(*self._images.values()))), torch.tensor(labels)
 
 
-class AttentionFigures(GatesReport):
+class AttentionFigures(ValidationReport):
     """Draw what channel attention has learned, on TensorBoard at each validation.
 
     ``attention/channel_weights``: the mean gate of each channel for each of a few classes, as in
@@ -68,6 +69,8 @@ class AttentionFigures(GatesReport):
         classes: How many classes to use, evenly spread over all.
         images_per_class: How many images of each.
     """
+
+    task = ImageClassifier
 
     def __init__(self, classes: int = 4, images_per_class: int = 16) -> None:
         if classes < 1 or images_per_class < 1:
@@ -87,11 +90,12 @@ class AttentionFigures(GatesReport):
         return collected
 
     def after_last_batch(self, collected: Any, pl_module: Any) -> Any:
-        """Compute the gates of the images, if there were some of the classes."""
+        """Compute the gates, if there are some, and images of the classes."""
         if collected.is_empty:
             return None
         images, labels = collected.taken()
-        return gates_of(pl_module, images), labels
+        gates = gates_of(pl_module, images)
+        return (gates, labels) if gates else None
 
     def write(self, writer: Any, gathered: Any, pl_module: ImageClassifier) -> None:
         """Draw the figures."""

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from eca_lightning.attention.base import ChannelGate
 from eca_lightning.classification.task import ImageClassifier
@@ -18,21 +17,7 @@ _SATURATED = 0.05
 _BATCH = 32
 
 
-class GatesReport(ValidationReport):
-    """Base of the callbacks that report the gates of some validation images of rank zero.
-
-    The images go through a copy of the network in float32, once per validation: training is not
-    affected, and it does not matter whether the network is compiled or its attention fused.
-    """
-
-    task = ImageClassifier
-
-    def is_on(self, trainer: Trainer, pl_module: Any) -> bool:
-        """Whether to report: if the network has gates as well."""
-        return super().is_on(trainer, pl_module) and has_gates(pl_module.backbone)
-
-
-class AttentionMonitor(GatesReport):
+class AttentionMonitor(ValidationReport):
     """Log the gates of every layer with channel attention, such as ECA and SE, to TensorBoard.
 
     Of all gates of a layer, over its channels and a few validation images: ``gates_mean``,
@@ -45,6 +30,8 @@ class AttentionMonitor(GatesReport):
     Args:
         images: How many images to use.
     """
+
+    task = ImageClassifier
 
     def __init__(self, images: int = 64) -> None:
         if images < 1:
@@ -75,21 +62,26 @@ class AttentionMonitor(GatesReport):
 def gates_of(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
     """Compute the gates of each layer with a `ChannelGate`.
 
+    The images go through a copy of the network in float32: training is not affected, and it does
+    not matter whether the network is compiled or its attention fused.
+
     Args:
-        model: The classifier; it is not changed.
+        model: The classifier.
         images: (N, C, H, W), uint8.
 
     Returns:
         The gates of each layer by its name, in forward order: (N, channels), from 0 to 1, float32,
-        on the CPU.
+        on the CPU; empty without such layers.
     """
     network = deepcopy(model.backbone).float().eval()  # copies are not compiled
+    found = [(n, m) for n, m in network.named_modules() if isinstance(m, ChannelGate)]
     gates: dict[str, list[Tensor]] = {}
-    for name, module in network.named_modules():
-        if isinstance(module, ChannelGate):
-            # Not a hook on forward, which a fused block does not call; all blocks call logits.
-            layer = name.removesuffix(".attention")
-            module.logits = _recorded(module.logits, gates, layer)  # type: ignore[assignment]
+    for name, module in found:
+        # Not a hook on forward, which a fused block does not call; all blocks call logits.
+        layer = name.removesuffix(".attention")
+        module.logits = _recorded(module.logits, gates, layer)  # type: ignore[assignment]
+    if not found:
+        return {}
     with torch.no_grad():
         for some in images.split(_BATCH):
             inputs = model.normalize(some).float()
@@ -108,8 +100,3 @@ def _recorded(
         return values
 
     return recorded
-
-
-def has_gates(network: nn.Module) -> bool:
-    """Whether a network has a `ChannelGate`."""
-    return any(isinstance(module, ChannelGate) for module in network.modules())
