@@ -356,7 +356,7 @@ def test_file_that_is_no_image(work, capsys, tmp_path):
         (["--model.backbone.attention_options.kernel", "4"], "odd"),
         (["--data.batch_size", "0"], "batch_size must be at least 1"),
         (["--model.backbone.num_classes", "5"], "num_classes to 3"),
-        (["--ckpt_path", "nowhere.ckpt"], "no checkpoint nowhere.ckpt"),
+        (["--ckpt_path", "nowhere.ckpt"], "checkpoint not found: nowhere.ckpt"),
     ],
 )
 def test_bad_options(work, capsys, options, message):
@@ -373,7 +373,7 @@ def test_damaged_checkpoint(work, capsys, tmp_path):
     damaged = tmp_path / "damaged.ckpt"
     damaged.write_bytes(best(work).read_bytes()[:5000])
     error = fails(capsys, "validate", "--config", work / "run.yaml", "--ckpt_path", damaged)
-    assert "damaged.ckpt is damaged or no checkpoint" in error
+    assert "damaged.ckpt is damaged or not a checkpoint" in error
 
 
 class Trap:

@@ -1,7 +1,7 @@
-"""Checkpoint files that no kill leaves half written, and that are checked before they are trusted.
+"""Write checkpoints atomically, and verify them before they are loaded.
 
-Lightning's plugin writes to ``$TMPDIR`` and moves the file to its place, which is a copy where that
-is another file system; it does not wait until the disk has the data, and keeps no predecessor.
+Lightning's plugin writes to ``$TMPDIR`` and moves the file to its place, which is a copy if that is
+on another file system; it does not flush the data to the disk, and does not keep the previous file.
 """
 
 import io
@@ -16,17 +16,17 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 LAST = "last.ckpt"
-"""The checkpoint from which a run goes on."""
+"""The checkpoint from which a run resumes."""
 
 PREVIOUS = "last-previous.ckpt"
-"""The one before it, should the last be damaged."""
+"""The one before it, in case the last one is damaged."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, flushes it to the disk, and renames it.
+    """Write a checkpoint to a temporary file, flush it to the disk, and rename it.
 
-    At any moment, a power cut included, there is a whole file under the name or, before the first,
-    none. When ``last.ckpt`` is replaced, the old one stays as ``last-previous.ckpt``.
+    At any moment, even in a power cut, the file is complete or, before the first write, missing.
+    When ``last.ckpt`` is replaced, the old one is kept as ``last-previous.ckpt``.
     """
 
     def save_checkpoint(
@@ -36,18 +36,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Args:
             checkpoint: What to save.
-            path: Where. Addresses such as ``s3://...`` are left to Lightning.
+            path: The file. URLs such as ``s3://...`` are left to Lightning.
             storage_options: Must be None.
 
         Raises:
-            OSError: It could not be written; what was there before is as it was.
+            OSError: If it cannot be written; the file that was there before is unchanged.
         """
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
         part, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
-        # In memory first: errors of torch.save on a file do not tell what is wrong with the disk.
+        # In memory first: errors of torch.save on a file do not say what is wrong with the disk.
         content = io.BytesIO()
         torch.save(checkpoint, content)
         try:
@@ -57,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             if path.name == LAST and path.exists():
-                # In this order a whole one is there all the time, were the old one damaged, too.
+                # In this order there is a complete file at all times, even if the old one is bad.
                 os.replace(path, old)
                 os.replace(part, path)
                 os.replace(old, path.with_name(PREVIOUS))
@@ -67,14 +67,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise OSError(
-                f"cannot write {path}: {error.strerror or error}. Checkpoints written before are "
-                "whole: mend this, and go on with --ckpt_path auto"
+                f"cannot write {path}: {error.strerror or error}. Earlier checkpoints are "
+                "complete: fix this, and resume with --ckpt_path auto"
             ) from error
         _flush_folder(path.parent)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have the disk know of the new name, where the file system can be asked to."""
+    """Flush the new name to the disk, where the file system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -84,24 +84,24 @@ def _flush_folder(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Check a checkpoint as a whole, and read it without its tensors' data.
+    """Verify a checkpoint, and read it without its tensors' data.
 
-    A file of torch.save is a zip archive. Checked are its directory, which is at the end and so
-    missing from any truncated file, the checksum (CRC-32) of each record, and that the structure
-    can be unpickled with nothing but tensors and plain values in it.
+    A file of torch.save is a zip archive. Verified are its directory, which is at the end and so
+    missing from any truncated file, the checksum (CRC-32) of each record, and that it can be
+    unpickled with only tensors and plain values in it.
 
     Args:
         path: The file.
 
     Returns:
-        What was saved. The tensors lie in the file, on the CPU.
+        What was saved. The tensors are memory-mapped, on the CPU.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or no checkpoint.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged, or not a checkpoint.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}: mend --ckpt_path")
+        raise FileNotFoundError(f"checkpoint not found: {path} (check --ckpt_path)")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -109,4 +109,4 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise ValueError(f"{path} is damaged or no checkpoint: {error}") from error
+        raise ValueError(f"{path} is damaged or not a checkpoint: {error}") from error

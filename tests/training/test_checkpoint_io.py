@@ -150,9 +150,9 @@ def test_any_truncation_and_any_damage_are_found(tmp_path):
     damaged += [bytes(len(whole)), b"x" * 100]
     for bytes_left in damaged:
         path.write_bytes(bytes_left)
-        with pytest.raises(ValueError, match=r"last\.ckpt is damaged or no checkpoint"):
+        with pytest.raises(ValueError, match=r"last\.ckpt is damaged or not a checkpoint"):
             read_checkpoint(path)
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="checkpoint not found"):
         read_checkpoint(tmp_path / "nowhere.ckpt")
 
 
@@ -162,6 +162,6 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
             return os.mkdir, (str(tmp_path / "attacked"),)
 
     torch.save({"step": Attack()}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match="damaged or no checkpoint"):
+    with pytest.raises(ValueError, match="damaged or not a checkpoint"):
         read_checkpoint(tmp_path / "last.ckpt")
     assert not (tmp_path / "attacked").exists()
