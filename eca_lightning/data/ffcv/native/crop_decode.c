@@ -1,4 +1,4 @@
-/* The exported functions: checks of their arguments, and the side of raw pixels. */
+/* The exported functions: argument checks and the resizing of raw pixels. */
 #include "crop_decode.h"
 
 #include <stdlib.h>

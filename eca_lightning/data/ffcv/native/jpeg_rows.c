@@ -1,9 +1,9 @@
 /* Decodes a crop of a JPEG stream with libjpeg-turbo, row by row into the resampler.
  *
- * What costs time in a JPEG is, in this order, the Huffman code, the inverse DCT, color. The
- * first cannot be skipped up to the crop's last row; the others are done for the crop's columns
- * and rows alone (jpeg_crop_scanline, jpeg_skip_scanlines), and at half the resolution or less
- * where the crop is larger than the output by a factor that the caller chooses.
+ * The costs of a JPEG are, in descending order, Huffman decoding, the inverse DCT and color
+ * conversion. The first cannot be skipped before the crop's last row; the others are limited to the
+ * crop's columns and rows (jpeg_crop_scanline, jpeg_skip_scanlines), and to half the resolution or
+ * less where the crop is larger than the output by a factor that the caller sets.
  */
 #include "jpeg_rows.h"
 
@@ -26,11 +26,11 @@
 _Static_assert(sizeof(JSAMPLE) == 1, "a libjpeg-turbo of 8-bit samples is needed");
 
 enum {
-  CHUNK = 8, /* rows asked for at once */
-  /* Smooth chroma upsampling reads a neighbor, which a cropped row lacks at its ends; in rows
-   * narrower than three chroma samples libjpeg-turbo does without it. */
+  CHUNK = 8, /* rows read per call */
+  /* Smooth chroma upsampling reads a neighbor, which is missing at the ends of a cropped row;
+   * libjpeg-turbo does not use it in rows of fewer than three chroma samples. */
   MARGIN = 4,
-  /* Bounds for hostile progressive streams: a few bytes can ask for a pass over every block. */
+  /* Limits for hostile progressive streams: a few bytes can request a pass over every block. */
   MOST_SCANS = 100,
   MOST_COEFFICIENT_BYTES = 512 << 20,
 };
@@ -47,7 +47,7 @@ typedef struct {
   const uint8_t **sources; /* of one output row */
 } decoder;
 
-/* ---- errors: no call of libjpeg may exit or print ---- */
+/* ---- errors: libjpeg must neither exit nor print ---- */
 
 static void give_up(decoder *d, int64_t status) {
   d->status = status;
@@ -66,7 +66,7 @@ static void on_error(j_common_ptr info) {
   give_up(d, memory ? CROP_NO_MEMORY : CROP_DAMAGED);
 }
 
-/* A warning (level -1) means that libjpeg would go on with invented pixels. */
+/* A warning (level -1) means that libjpeg would continue with made-up pixels. */
 static void on_message(j_common_ptr info, int level) {
   if (level < 0) on_error(info);
 }
@@ -105,7 +105,7 @@ static void check_size(decoder *d) {
     give_up(d, CROP_BAD_ARGUMENT);
 }
 
-/* Eighths of the resolution at which to decode; see crop_decode_image. */
+/* Returns the resolution at which to decode, in eighths; see crop_decode_image. */
 static int choose_scale(const picture_request *q) {
   double larger = fmin(q->crop.height / q->out_height, q->crop.width / q->out_width);
   int eighths = 8;
@@ -114,7 +114,7 @@ static int choose_scale(const picture_request *q) {
   return eighths;
 }
 
-/* Starts decoding; fills the spans of the crop in pixels of the scaled picture. */
+/* Starts decoding; sets the spans of the crop in pixels of the scaled image. */
 static void start(decoder *d, span *vertical, span *horizontal) {
   const picture_request *q = d->request;
   struct jpeg_decompress_struct *info = &d->info;
@@ -123,7 +123,7 @@ static void start(decoder *d, span *vertical, span *horizontal) {
   info->scale_num = eighths;
   info->scale_denom = 8;
   info->out_color_space = four ? JCS_CMYK : JCS_RGB;
-  /* Smoothing invents detail for unfinished progressive streams, and reads beyond cropped rows. */
+  /* Smoothing makes up detail of incomplete progressive streams, and reads beyond cropped rows. */
   info->do_block_smoothing = FALSE;
   jpeg_start_decompress(info);
   double scale = eighths / 8.0;
@@ -133,7 +133,7 @@ static void start(decoder *d, span *vertical, span *horizontal) {
                         q->out_width);
 }
 
-/* Narrows decoding to the span's columns; returns the first one decoded. */
+/* Restricts decoding to the columns of the span; returns the first decoded column. */
 static int crop_columns(struct jpeg_decompress_struct *info, const span *horizontal) {
   int first = horizontal->low > MARGIN ? horizontal->low - MARGIN : 0;
   int end = (int)info->output_width - horizontal->high > MARGIN ? horizontal->high + MARGIN
@@ -146,8 +146,8 @@ static int crop_columns(struct jpeg_decompress_struct *info, const span *horizon
 
 /* ---- rows ---- */
 
-/* Four inks to three lights, in place, as PIL converts CMYK. Every JPEG of four components is
- * taken to be inverted, as Adobe writes them and PIL reads them. */
+/* Converts CMYK to RGB in place, as PIL does. Every JPEG of four components is assumed to be
+ * inverted, as Adobe writes them and PIL reads them. */
 static void inks_to_rgb(uint8_t *row, int pixels) {
   for (int i = 0; i < pixels; i++) {
     int black = row[4 * i + 3];
@@ -203,8 +203,8 @@ int64_t decode_jpeg(const picture_request *request) {
   decoder d;
   memset(&d, 0, sizeof d);
   d.request = request;
-  /* A fresh decompressor each time: one that is kept would lend its tables to a stream that
-   * lacks them, and a damaged sample's pixels would depend on the sample before. */
+  /* A new decompressor for each stream: a reused one would apply its tables to a stream that
+   * lacks them, and the pixels of a damaged sample would depend on the sample before. */
   if (setjmp(d.escape) == 0) decode(&d);
   jpeg_destroy_decompress(&d.info);
   resampler_free(&d.resampler);

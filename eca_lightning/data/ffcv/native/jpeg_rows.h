@@ -1,4 +1,4 @@
-/* Reads from a JPEG stream no more than a crop needs, straight into the resampler. */
+/* Decodes only the part of a JPEG stream that a crop needs, directly into the resampler. */
 #ifndef ECA_JPEG_ROWS_H
 #define ECA_JPEG_ROWS_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A rectangle of the picture, in pixels; it may begin and end inside a pixel. */
+/* A rectangle of the image, in pixels; its edges may lie inside pixels. */
 typedef struct {
   double top, left, height, width;
 } box;
@@ -14,13 +14,13 @@ typedef struct {
 typedef struct {
   const uint8_t *data;
   size_t data_bytes;
-  int64_t height, width; /* of the picture; 0 where a JPEG's are not recorded */
+  int64_t height, width; /* of the image; 0 if those of a JPEG are not recorded */
   box crop;
   bool flip;
   uint8_t *output;
   int out_height, out_width;
   double reduce_from; /* see crop_decode.h */
-  char *message; /* NULL, or CROP_MESSAGE_BYTES for libjpeg's sentence */
+  char *message; /* NULL, or CROP_MESSAGE_BYTES for libjpeg's error message */
 } picture_request;
 
 /* Returns a status of crop_decode.h. */

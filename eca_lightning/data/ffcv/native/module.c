@@ -1,5 +1,5 @@
-/* An empty Python module, so that the library can be imported like every other file of the
- * package. Its functions are reached through ctypes: crop_decode.py. */
+/* An empty Python module, so that setuptools builds the library and importlib finds it. Its
+ * functions are called through ctypes, see crop_decode.py. */
 #define Py_LIMITED_API 0x030a0000
 #include <Python.h>
 

@@ -1,10 +1,10 @@
 /* Separable resampling of 8-bit RGB rows in fixed point.
  *
- * Reducing, an output pixel is the mean of the area that it covers (OpenCV's INTER_AREA, PIL's
- * BOX): exact about the edges of the crop, and half the taps of an antialiased triangle, which is
- * blurrier. Enlarging, that would repeat pixels, so the two nearest are interpolated (bilinear
- * with half-pixel centers, the crop's edge repeated), as torchvision and PIL do. Each axis
- * chooses for itself; at equal size both are the identity.
+ * When reducing, an output pixel is the mean of the area that it covers (OpenCV's INTER_AREA, PIL's
+ * BOX): exact at the edges of the crop, and half the taps of an antialiased triangle, which is
+ * blurrier. When enlarging, that would repeat pixels, so the two nearest are interpolated (bilinear
+ * with half-pixel centers, the crop's edge repeated), as in torchvision and PIL. The two axes are
+ * independent; at equal size both methods are the identity.
  *
  * The vertical pass comes first, because it runs along rows as they are decoded. It keeps 7
  * fraction bits, so that there is one rounding to 8 bits, at the end. Integer arithmetic is
@@ -25,15 +25,15 @@ int resampler_portable = 0;
 enum {
   BLEND_BITS = 7,   /* fraction bits between the passes: 255 << 7 still fits 16 bits, signed */
   ROW_BITS = 15,    /* of vertical weights */
-  COLUMN_BITS = 14, /* of horizontal ones, where a weight of exactly 1 occurs */
-  FEW = 4,          /* source rows that are weighed in 16 bits */
-  GROUP = 4,        /* output columns that one step of the horizontal pass makes */
-  PADDING = 64,     /* samples after a blended row that vector loads may touch */
+  COLUMN_BITS = 14, /* of horizontal weights, where a weight of exactly 1 occurs */
+  FEW = 4,          /* maximum number of source rows that are summed in 16 bits */
+  GROUP = 4,        /* output columns per step of the horizontal pass */
+  PADDING = 64,     /* samples after a blended row that vector loads may read */
 };
 
 /* ---- filters ---- */
 
-/* Overlaps smaller than this exist by rounding alone. */
+/* Overlaps smaller than this are rounding errors. */
 static const double SLIVER = 1e-9;
 
 static int clamp(double value, int low, int high) {
@@ -50,7 +50,7 @@ span span_of(double start, double length, int pixels, int outputs) {
   return (span){start, length, low, high, outputs};
 }
 
-/* The most pixels that a cell can read. */
+/* Maximum number of pixels that a cell reads. */
 static int cell_limit(const span *s) {
   double step = s->length / s->outputs;
   double most = step > 1 ? ceil(step) + 1 : 2;
@@ -58,8 +58,8 @@ static int cell_limit(const span *s) {
   return most < width ? (int)most : width;
 }
 
-/* Turns shares into integer weights that sum to 1 << bits. Rounding the running sum, not each
- * share, keeps the error of a long cell as small as that of a short one. */
+/* Converts fractions to integer weights that sum to 1 << bits. Rounding the running sum, not each
+ * fraction, keeps the error of a long cell as small as that of a short one. */
 static void quantize(const double *share, int count, int bits, int16_t *weight) {
   double total = 0, running = 0;
   for (int i = 0; i < count; i++) total += share[i];
@@ -73,7 +73,7 @@ static void quantize(const double *share, int count, int bits, int16_t *weight) 
   }
 }
 
-/* Fills `c` for output `i` of the axis. `share` is scratch for cell_limit doubles. */
+/* Sets `c` for output `i` of the axis. `share` is scratch space for cell_limit doubles. */
 static void fill_cell(const span *s, int i, int bits, double *share, cell *c) {
   double step = s->length / s->outputs;
   if (step >= 1) {
@@ -101,8 +101,8 @@ static void fill_cell(const span *s, int i, int bits, double *share, cell *c) {
   while (c->count > 1 && c->weight[c->count - 1] == 0) c->count--;
 }
 
-/* Horizontal weights lie as the AVX2 kernel reads them: for two neighboring output columns, for
- * each pair of taps, (w0, w1) four times over for the first column, then for the second. */
+/* Horizontal weights are stored as the AVX2 kernel reads them: for two neighboring output columns
+ * and each pair of taps, (w0, w1) four times for the first column, then for the second. */
 static int16_t *weight_at(const resampler *r, int column, int tap) {
   return r->weights + ((size_t)(column / 2) * r->pairs + tap / 2) * 16 + column % 2 * 8 + tap % 2;
 }
@@ -122,7 +122,7 @@ bool resampler_init(resampler *r, const span *vertical, const span *horizontal, 
   r->outputs = horizontal->outputs;
   r->pairs = (wide + 1) / 2;
 
-  /* One block, in falling order of alignment. */
+  /* One allocation, in descending order of alignment. */
   size_t longest = tall > wide ? tall : wide;
   size_t share_bytes = (longest + 2) * sizeof(double);
   size_t cell_bytes = vertical->outputs * sizeof(cell);
@@ -167,12 +167,12 @@ enum { FINAL_BITS = BLEND_BITS + COLUMN_BITS };
 
 static int16_t widen(uint8_t sample) { return (int16_t)(sample << BLEND_BITS); }
 
-/* (a * b) >> 15, rounded: what pmulhrsw and sqrdmulh do in one instruction. */
+/* (a * b) >> 15, rounded, as pmulhrsw and sqrdmulh compute it. */
 static int16_t multiply(int16_t a, int16_t b) {
   return (int16_t)((((int32_t)a * b >> 14) + 1) >> 1);
 }
 
-/* Weighs `count` source rows, a number that the compiler knows, from sample `i` on. */
+/* Computes the weighted sum of `count` source rows, a compile-time constant, from sample `i`. */
 INLINE void blend_few(const resampler *r, const cell *c, const uint8_t *const *rows,
                       const int count, int i) {
   int16_t *restrict out = r->blended;
@@ -185,7 +185,7 @@ INLINE void blend_few(const resampler *r, const cell *c, const uint8_t *const *r
   }
 }
 
-/* Many rows: the rounding of each product would add up, so the sum is kept in 32 bits. */
+/* For many rows the rounding errors of the products would add up, so the sum has 32 bits. */
 static void blend_many(const resampler *r, const cell *c, const uint8_t *const *rows) {
   enum { STRIP = 256, DROPPED = ROW_BITS - BLEND_BITS };
   for (int start = 0; start < r->samples; start += STRIP) {
@@ -198,7 +198,7 @@ static void blend_many(const resampler *r, const cell *c, const uint8_t *const *
   }
 }
 
-/* Weighs the pixels of r->blended into one output row. */
+/* Computes one output row as weighted sums of the pixels of r->blended. */
 static void columns_portable(const resampler *r, uint8_t *out) {
   for (int x = 0; x < r->outputs; x++) {
     const int16_t *in = r->blended + r->offsets[x];
@@ -227,7 +227,7 @@ static void row_portable(const resampler *r, const cell *c, const uint8_t *const
   columns_portable(r, out);
 }
 
-/* ---- the same for AVX2 ---- */
+/* ---- AVX2 kernels with the same results ---- */
 
 #if defined(__x86_64__)
 
@@ -260,7 +260,7 @@ AVX2_INLINE void blend_avx2(const resampler *r, const cell *c, const uint8_t *co
   blend_few(r, c, rows, count, i);
 }
 
-/* Two output columns, one a 128-bit lane: 32-bit sums of red, green, blue and a spare. */
+/* Two output columns, one per 128-bit lane: 32-bit sums of red, green, blue and a spare. */
 AVX2_INLINE __m256i two_columns(const int16_t *blended, const int32_t *offsets,
                                 const int16_t *weights, const int pairs) {
   /* r0 g0 b0 r1 g1 b1 to r0 r1 g0 g1 b0 b1, for the multiply-add of neighbors. */
@@ -292,7 +292,7 @@ AVX2_INLINE void columns_avx2(const resampler *r, uint8_t *out, const int pairs)
                                         _mm256_extracti128_si256(bytes, 1));
     pixels = _mm_shuffle_epi8(pixels, drop_spare);
     if (x + 2 * GROUP <= outputs) {
-      _mm_storeu_si128((__m128i *)(out + 3 * x), pixels); /* 4 bytes are the next group's */
+      _mm_storeu_si128((__m128i *)(out + 3 * x), pixels); /* 4 bytes of the next group */
     } else {
       uint8_t last[16];
       _mm_storeu_si128((__m128i *)last, pixels);
