@@ -79,7 +79,6 @@ class EpochLoader(ABC):
         index_sampler: The samples of each batch.
 
     Attributes:
-        index_sampler: As given.
         epoch: Number of the current or last epoch.
         batches_done: Number of batches of this epoch that were yielded.
         trainer: The trainer that trains on the batches, if any.

@@ -135,13 +135,7 @@ class CropDecoder(SimpleRGBImageDecoder):
 
 
 def is_decodable(data: NDArray[np.uint8], height: int, width: int) -> bool:
-    """Check whether JPEG bytes decode without error or warning.
-
-    Args:
-        data: The bytes.
-        height: Expected height in pixels.
-        width: Expected width in pixels.
-    """
+    """Check whether JPEG bytes decode to this size in pixels without error or warning."""
     pixels = np.empty((height, width, 3), np.uint8)
     source, target, size = data.ctypes.data, pixels.ctypes.data, (height, width)
     return ctypes_imdecode(source, data.size, *size, target, *size, 0, 0, 1, 1, False, False) == 0

@@ -83,16 +83,7 @@ class GuardedWriter(DatasetWriter):
     def write(
         self, dataset: Samples, on_error: OnError, names: Sequence[str] | None, title: str
     ) -> list[Rejection]:
-        """Write all samples.
-
-        Args:
-            dataset: The samples.
-            on_error: Whether to ``abort`` at a sample that cannot be read or to ``skip`` it.
-            names: Name of each sample, for messages.
-            title: Title of the progress bar.
-
-        Returns:
-            The skipped samples, in order.
+        """Write all samples, see `write.write_beton`; return the skipped ones, in order.
 
         Raises:
             ValueError: If a sample cannot be read and is not skipped, or none can be read.
@@ -207,11 +198,7 @@ class Job:
     done: Any
 
     def run(self, reports: Connection) -> None:
-        """Write chunks of samples until none are left; the main function of a process.
-
-        Args:
-            reports: Receives each :class:`Rejection`, and the list of allocations at the end.
-        """
+        """Write chunks of samples; report each `Rejection` and, at the end, the allocations."""
         # The parent handles Ctrl-C: it kills its processes.
         signal(SIGINT, SIG_IGN)
         metadata: NDArray[Any] = np.frombuffer(

@@ -1,4 +1,7 @@
-"""Image files: read one as RGB, list many."""
+"""Image files: read one as RGB, list many.
+
+``name`` is the option that a path comes from; error messages begin with it.
+"""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -55,10 +58,6 @@ def first_image_size(paths: Sequence[Path]) -> tuple[int, int] | None:
 def existing_folder(path: Path, name: str) -> Path:
     """Check that a path is a folder, and return it.
 
-    Args:
-        path: The path.
-        name: Option that names the path; error messages begin with it.
-
     Raises:
         FileNotFoundError: If it does not exist.
         NotADirectoryError: If it is a file.
@@ -78,13 +77,6 @@ def list_class_folders(root: Path, name: str = "source") -> LabeledFiles:
 
     Classes are sorted by name, images by path. Files with the extensions of torchvision's
     ImageFolder are listed, at any depth below the class folders; others are ignored.
-
-    Args:
-        root: The folder of class folders.
-        name: Option that names the folder; error messages begin with it.
-
-    Returns:
-        Class names, paths and labels.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -117,7 +109,7 @@ def find_images(source: Path, name: str = "predict") -> list[Path]:
             matches any number of folders, sorted too; an image; or a .txt file with one path per
             line, whose order is kept. Relative paths in it start at the current folder. Folders
             and globs list files with the extensions of torchvision's ImageFolder.
-        name: Option that names the images; error messages begin with it.
+        name: See above.
 
     Raises:
         FileNotFoundError: If the source, or every file in a list, does not exist.

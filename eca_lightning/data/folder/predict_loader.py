@@ -34,7 +34,6 @@ class PredictionLoader(FileLoader):
         pin_memory: Return batches in pinned memory, for copies to a GPU.
 
     Attributes:
-        dataset: As given.
         unreadable: The error of each file that was skipped so far, by its index.
     """
 
