@@ -213,10 +213,8 @@ class ClassificationDataModule(ResumableDataModule, ABC):
 
     def _labeled_source(self) -> Source | None:
         """Return the first labeled dataset that exists: prediction needs none."""
-        labeled: tuple[Split, ...] = ("train", "val", "test")
-        for split in labeled:
-            path = self.paths[split]
-            if path is not None and path.exists():
+        for split, path in self.paths.items():
+            if split != "predict" and path is not None and path.exists():
                 return self._source(split)
         return None
 

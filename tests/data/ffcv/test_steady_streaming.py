@@ -20,9 +20,8 @@ and one batch 1.5 MiB: kept in every other epoch, either would come to more than
 ENVIRONMENT = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
 
 
-@pytest.mark.parametrize("os_cache", [True, False])
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_twenty_epochs_leave_nothing_behind(raw_beton, os_cache, num_workers):
+@pytest.mark.parametrize(("num_workers", "os_cache"), [(1, True), (2, False)])
+def test_twenty_epochs_leave_nothing_behind(raw_beton, num_workers, os_cache):
     # In a process of its own, whose heap no other test has left in holes.
     driver = Path(__file__).with_name("steady_streaming.py")
     done = subprocess.run(

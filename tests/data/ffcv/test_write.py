@@ -121,17 +121,16 @@ def test_sidecar_says_what_the_file_holds(raw_beton):
     assert sidecar.sha256 == hashlib.sha256(raw_beton.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
 @pytest.mark.parametrize(
-    ("accident", "error", "message"),
+    ("num_workers", "accident", "error", "message"),
     [
-        (unreadable, ValueError, r"^file 40: the disk is on fire$"),
-        (killed, RuntimeError, r"x\.beton died with exit code -9 \(killed"),
-        (sys.exit, RuntimeError, "died with exit code"),
+        (1, unreadable, ValueError, r"^file 40: the disk is on fire$"),
+        (2, killed, RuntimeError, r"x\.beton died with exit code -9 \(killed"),
+        (1, sys.exit, RuntimeError, "died with exit code"),
     ],
 )
 def test_a_failure_raises_soon_and_leaves_what_was_there(
-    arrays, tmp_path, accident, error, message, num_workers
+    arrays, tmp_path, num_workers, accident, error, message
 ):
     path = tmp_path / "x.beton"
     write_beton(arrays, path, class_names=NAMES, source="before")
