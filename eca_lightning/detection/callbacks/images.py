@@ -56,11 +56,6 @@ class DetectionImages(ValidationReport):
         writer.add_figure("val/detections", _side_by_side(drawn), pl_module.global_step)
 
 
-def require_score(name: str, value: float) -> None:
-    """Raise an error unless a threshold is from 0 to 1."""
-    require(0 <= value <= 1, name, "from 0 to 1", value)
-
-
 def draw_objects(
     image: Tensor, objects: dict[str, Tensor], names: list[str] | None, min_score: float = 0.0
 ) -> Tensor:

@@ -136,7 +136,7 @@ def test_a_table_of_nothing_but_errors(photos, tmp_path):
 
 
 def test_options_are_checked(tmp_path):
-    with pytest.raises(ValueError, match="top"):
+    with pytest.raises(ValueError, match="--top must be at least 1, got 0"):
         PredictionWriter(top=0)
-    with pytest.raises(ValueError, match=r"predictions\.output: .*let .* end in \.csv, \.jsonl"):
+    with pytest.raises(ValueError, match=r"--output: .*let .* end in \.csv, \.jsonl"):
         PredictionWriter(tmp_path / "table.xlsx")

@@ -19,11 +19,8 @@ from eca_lightning import (
     CocoDataModule,
     DetectionImages,
     DetectionWriter,
-    ImageClassifier,
     ObjectDetector,
-    PredictionWriter,
 )
-from eca_lightning.backbones import BackboneConfig
 from eca_lightning.detection.callbacks import images as detection_images
 from eca_lightning.detection.callbacks.writer import file_names
 
@@ -146,17 +143,6 @@ def test_nothing_found_is_an_empty_list(data, tmp_path):
     assert json.loads((tmp_path / "detections.json").read_text()) == []
 
 
-def test_each_writer_is_for_its_own_task(masks, data, tiny_data, tmp_path):
-    writers = PredictionWriter(tmp_path / "table.csv"), DetectionWriter(tmp_path / "found.json")
-    predict(tmp_path, masks, data, *writers)
-    assert not (tmp_path / "table.csv").exists()
-    (tmp_path / "found.json").unlink()
-    classifier = ImageClassifier(BackboneConfig("resnet20", num_classes=3))
-    trainer(tmp_path, *writers).predict(classifier, datamodule=tiny_data)
-    assert (tmp_path / "table.csv").exists()
-    assert not (tmp_path / "found.json").exists()
-
-
 def test_ground_truth_and_detections_side_by_side(masks, data, tmp_path, monkeypatch):
     drawn, draw = [], detection_images.draw_objects
 
@@ -209,5 +195,5 @@ def test_ranges_are_checked():
         DetectionImages(images=0)
     with pytest.raises(ValueError, match="min_score must be from 0 to 1, got 2"):
         DetectionImages(min_score=2)
-    with pytest.raises(ValueError, match=r"detections\.min_score must be from 0 to 1, got -1"):
+    with pytest.raises(ValueError, match="--min_score must be from 0 to 1, got -1"):
         DetectionWriter(min_score=-1)
