@@ -17,10 +17,10 @@ from eca_lightning.detection.networks import DetectorConfig
 from eca_lightning.training.task import VisionTask, require_uint8
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
-"""Images (3, H, W) uint8, whose sizes differ, and what is on each of them."""
+"""Images (3, H, W) uint8, of different sizes, and the targets of each."""
 
 Detections = dict[str, Tensor]
-"""Of an image ``boxes`` (n, 4) XYXY in its pixels, ``scores`` (n,), the highest first, ``labels``
+"""Of one image: ``boxes`` (n, 4) XYXY in pixels, ``scores`` (n,), the highest first, ``labels``
 (n,) int64 from 0 and, by Mask R-CNN, ``masks`` (n, H, W) uint8 of 0 and 1."""
 
 _SAME_WEIGHTS = ("trainable_layers", "min_size", "max_size", "options")
@@ -95,16 +95,16 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
         return options | {f"backbone.{key}": value for key, value in backbone.items()}
 
     def on_fit_start(self) -> None:
-        """Load the backbone's weights, unless the run goes on from a checkpoint."""
+        """Load the backbone's weights, unless the run resumes from a checkpoint."""
         if self.backbone_weights is not None and self.trainer.ckpt_path is None:
             rank_zero_info(load_backbone(self.detector, self.backbone_weights))
-            self.backbone_weights = None  # a second fit goes on from the first
+            self.backbone_weights = None  # a second fit continues the first
 
     def forward(self, images: list[Tensor]) -> list[Detections]:
         """Find the objects on uint8 images (3, H, W) of any sizes; in evaluation mode only.
 
-        Each image goes through the network by itself, as COCO's figures are taken: in a batch all
-        are padded to one size, and what is found near the padding would depend on the others.
+        Each image goes through the network alone, as usual for COCO's metrics: a batch is padded to
+        one size, and detections near the padding would depend on the other images.
         """
         found = [self.detector([image])[0] for image in _as_floats(images)]
         for detections in found:
@@ -125,7 +125,7 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, list[Detections]]:
-        """Score a batch; callbacks are given what was found on each image as ``detections``."""
+        """Score a batch; callbacks get the detections on each image as ``detections``."""
         return {"detections": self._score(batch, batch_index)}
 
     def on_validation_epoch_end(self) -> None:
@@ -141,7 +141,7 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
         self._log_scores("test")
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Detections]:
-        """Return what was found on each image of a batch."""
+        """Return the detections on each image of a batch."""
         return self(batch[0])
 
     def _score(self, batch: Batch, batch_index: int) -> list[Detections]:
@@ -155,7 +155,7 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
 
     def _log_scores(self, prefix: str) -> None:
         for name, score in self.scores.compute(self.class_names).items():
-            # Equal on all ranks already, and still after Lightning has asked them: a mean may not.
+            # Equal on all ranks already, and the maximum of equal numbers is exact, unlike a mean.
             options: dict[str, Any] = {"sync_dist": True, "reduce_fx": "max"}
             on_bar = name in ("box_AP", "box_AP50", "mask_AP", "mask_AP50")
             self.log(f"{prefix}/{name}", score, prog_bar=on_bar, **options)

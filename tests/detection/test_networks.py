@@ -281,13 +281,9 @@ def test_frozen_norms_under_autocast(fused):
 
 
 def seen_sizes(network, runs):
-    """Shorter sides of the batches that reach the backbone."""
-    sizes = set()
-    network.backbone.register_forward_pre_hook(lambda _, args: sizes.add(min(args[0].shape[2:])))
-    with torch.inference_mode():
-        for _ in range(runs):
-            network([torch.rand(3, 50, 50)], targets(3, 0)[1:])
-    return sizes
+    """Shorter sides of the batches that an image is scaled to."""
+    image = torch.rand(3, 50, 50)
+    return {min(network.transform([image])[0].tensors.shape[2:]) for _ in range(runs)}
 
 
 def test_several_sizes():

@@ -1,6 +1,7 @@
 """ObjectDetector on its own: input, scores, optimization, precision and checkpoints."""
 
 import copy
+import re
 from itertools import chain
 
 import pytest
@@ -119,6 +120,9 @@ def test_training_learns_and_logs(data, tmp_path, monkeypatch):
     assert losses[-1] + losses[-2] < 0.6 * (losses[0] + losses[1])
     expected = {f"val/box_{figure}" for figure in FIGURES}
     assert {key for key in run.callback_metrics if key.startswith("val/")} == expected
+    assert f"val/{model.main_metric}" in expected
+    patterns = [p for charts in model.charts.values() for curves in charts.values() for p in curves]
+    assert all(any(re.match(p, name) for name in run.callback_metrics) for p in patterns)
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
