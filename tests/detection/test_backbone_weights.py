@@ -142,9 +142,9 @@ def test_blur_leaves_no_trace_in_names_but_in_the_checkpoint(checkpoint):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*gone\.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"weights not found: .*gone\.ckpt"):
         load_backbone(detector(), tmp_path / "gone.ckpt")
-    with pytest.raises(FileNotFoundError, match="there is no file"):
+    with pytest.raises(FileNotFoundError, match="weights not found"):
         load_backbone(detector(), tmp_path)
 
 

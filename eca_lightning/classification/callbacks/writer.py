@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.data.epoch_loader import IndexedLoader
 from eca_lightning.training.callbacks.prediction_file import PredictionFile
 from eca_lightning.utils.checks import require
@@ -33,6 +34,7 @@ class PredictionWriter(PredictionFile):
         top: How many classes to write for each image.
     """
 
+    task = ImageClassifier
     default_name = "predictions.csv"
 
     def __init__(self, output: Path | None = None, top: int = 5) -> None:

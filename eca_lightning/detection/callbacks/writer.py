@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.ops import box_convert
 
 from eca_lightning.detection.callbacks.images import draw_objects
-from eca_lightning.detection.task import Batch, Detections
+from eca_lightning.detection.task import Batch, Detections, ObjectDetector
 from eca_lightning.training.callbacks.prediction_file import PredictionFile
 from eca_lightning.utils.atomic import atomic_write
 from eca_lightning.utils.checks import require
@@ -37,6 +37,7 @@ class DetectionWriter(PredictionFile):
         min_score: Detections with a lower score, from 0 to 1, are not drawn; the file has all.
     """
 
+    task = ObjectDetector
     default_name = "detections.json"
 
     def __init__(

@@ -20,10 +20,13 @@ class PredictionFile(BasePredictionWriter):
         output: The file. Default: ``default_name`` in the run's folder.
 
     Attributes:
+        task: Class of the modules whose predictions it writes; of others it writes nothing.
+        default_name: Name of the file in the run's folder.
         parts: What ``write_on_batch_end`` appends: the predictions of this rank.
         paths: The files of the images, where the data has some.
     """
 
+    task: ClassVar[type[LightningModule]]
     default_name: ClassVar[str]
 
     def __init__(self, output: Path | None) -> None:
@@ -53,8 +56,17 @@ class PredictionFile(BasePredictionWriter):
         self.paths = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "paths", None)
         self.parts = []
 
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Keep the predictions of a batch."""
+        if isinstance(pl_module, self.task):
+            super().on_predict_batch_end(trainer, pl_module, *args, **kwargs)
+
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the predictions of all ranks and write them."""
+        if not isinstance(pl_module, self.task):
+            return
         own: dict[int, str] = getattr(trainer.predict_dataloaders, "unreadable", {})
         gathered = gather_objects(trainer, (self.parts, own))
         self.parts = []

@@ -20,6 +20,7 @@ from eca_lightning import (
     DetectionImages,
     DetectionWriter,
     ObjectDetector,
+    PredictionWriter,
 )
 from eca_lightning.detection.callbacks import images as detection_images
 from eca_lightning.detection.callbacks.writer import file_names
@@ -141,6 +142,13 @@ def test_nothing_found_is_an_empty_list(data, tmp_path):
     config = tiny_detector("faster_rcnn", options={"box_score_thresh": 1.0})
     predict(tmp_path, ObjectDetector(config), data, DetectionWriter())
     assert json.loads((tmp_path / "detections.json").read_text()) == []
+
+
+def test_each_writer_is_for_its_own_task(masks, data, tmp_path):
+    writers = PredictionWriter(tmp_path / "table.csv"), DetectionWriter(tmp_path / "found.json")
+    predict(tmp_path, masks, data, *writers)
+    assert (tmp_path / "found.json").exists()
+    assert not (tmp_path / "table.csv").exists()
 
 
 def test_ground_truth_and_detections_side_by_side(masks, data, tmp_path, monkeypatch):
