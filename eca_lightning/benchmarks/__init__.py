@@ -1,1 +1,1 @@
-"""``eca-lightning benchmark``: time loaders, networks and runs."""
+"""``eca-lightning benchmark``: measure loaders, models and runs."""

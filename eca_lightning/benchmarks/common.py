@@ -1,4 +1,4 @@
-"""What the benchmarks share: statistics of repeats, the report and exit codes in words."""
+"""Statistics, reports and checks that all benchmarks use."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from eca_lightning.utils.checks import require
 from eca_lightning.utils.reports import save_figure
 from eca_lightning.utils.tables import Row, Table, write_table
 
@@ -56,6 +57,12 @@ def write_report(
     if figure:
         save_figure(figure, path.with_suffix(".png"))
     console.print(f"Written to {escape(str(path.parent))}")
+
+
+def require_positive(**options: float) -> None:
+    """Raise a ValueError that names the first option that is not positive."""
+    for name, value in options.items():
+        require(value > 0, name, "positive", value)
 
 
 def describe_exit(exit_code: int | None) -> str:

@@ -1,8 +1,8 @@
-"""The command ``benchmark loader``: images a second of this package's loader and of others."""
+"""The command ``benchmark loader``: compare the speed of image loaders."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from eca_lightning.benchmarks.common import require_positive
 from eca_lightning.benchmarks.loader_candidates import LOADERS, BenchmarkView, LoaderName, Workload
 from eca_lightning.benchmarks.loader_process import LoaderProcess
 from eca_lightning.benchmarks.loader_report import Result, report
@@ -61,12 +62,8 @@ def benchmark_loader(
         timeout: Seconds after which a repeat is aborted.
         output: Folder for the results.
     """
-    if min((image_size, batch_size, images, repeats, *num_workers)) < 1 or timeout <= 0:
-        raise ValueError(
-            "image_size, batch_size, num_workers, images, repeats and timeout must be positive"
-        )
-    if not num_workers:
-        raise ValueError("num_workers must have at least one number")
+    require_positive(image_size=image_size, batch_size=batch_size, images=images)
+    require_positive(repeats=repeats, timeout=timeout, num_workers=min(num_workers, default=0))
     # Checked before the choice of loaders, which depends on the kind of data.
     listed = None if data.suffix == ".beton" else list_class_folders(data, "data")
     available = check_beton(data, "data").samples if listed is None else len(listed.paths)
@@ -85,7 +82,9 @@ def benchmark_loader(
             files = [(str(p), label) for p, label in zip(chosen.paths, chosen.labels, strict=True)]
             work = replace(work, beton=None, folder=data, files=files)
             if any(LOADERS[name].reads == "beton" for name in names):
-                beton = stack.enter_context(_temporary_beton(chosen, data, mode))
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark_"))
+                beton = Path(folder) / "images.beton"
+                _write_beton(chosen, data, mode, beton)
                 work = replace(work, beton=beton)
         results = []
         with progress_bar() as progress:
@@ -102,25 +101,23 @@ def benchmark_loader(
 
 def _choose(wanted: Sequence[LoaderName] | None, source: str) -> list[LoaderName]:
     """Choose the loaders to compare for a source, "beton" or "folder"; ours first."""
-    obstacles = {}
-    for name, loader in LOADERS.items():
-        if source == "beton" and loader.reads == "folder":
-            obstacles[name] = "reads a folder of class folders, not a .beton"
-        elif find_spec(loader.needs) is None:
-            obstacles[name] = f"needs {loader.needs}, which is not installed"
     for name in wanted or ():
         require_known(name, LOADERS, "loader")
-        if name in obstacles:
-            raise ValueError(f"loaders: {name} {obstacles[name]}")
-    names = [name for name in LOADERS if name in (wanted or LOADERS.keys() - obstacles)]
+    names = []
+    for name, loader in LOADERS.items():
+        obstacle = ""
+        if source == "beton" and loader.reads == "folder":
+            obstacle = f"{name} reads a folder of class folders, not a .beton"
+        elif find_spec(loader.needs) is None:
+            obstacle = f"{name} needs {loader.needs}, which is not installed"
+        if wanted is None and obstacle:
+            Console().print(f"Left out: {obstacle}", style="yellow")
+        elif wanted is None or name in wanted:
+            if obstacle:
+                raise ValueError(f"loaders: {obstacle}")
+            names.append(name)
     if not names:
-        raise ValueError(
-            "loaders: no loader that reads a .beton is installed: give a folder of class folders, "
-            "or install eca-lightning[ffcv]"
-        )
-    if wanted is None:
-        for name, obstacle in obstacles.items():
-            Console().print(f"Left out: {name} {obstacle}", style="yellow")
+        raise ValueError("loaders: none that reads a .beton is installed: try eca-lightning[ffcv]")
     return names
 
 
@@ -131,21 +128,18 @@ def _evenly_spaced(files: LabeledFiles, count: int) -> LabeledFiles:
     return LabeledFiles(files.class_names, paths, labels)
 
 
-@contextmanager
-def _temporary_beton(files: LabeledFiles, source: Path, mode: WriteMode) -> Iterator[Path]:
+def _write_beton(files: LabeledFiles, source: Path, mode: WriteMode, path: Path) -> None:
     # Imported here: it needs FFCV, which the other loaders do not.
     from eca_lightning.data.ffcv.write import write_beton
 
-    with tempfile.TemporaryDirectory(prefix="benchmark_loader_") as folder:
-        info = write_beton(
-            FolderSamples(files),
-            Path(folder) / "images.beton",
-            class_names=files.class_names,
-            source=str(source),
-            encoding=Encoding(mode),
-            names=[str(path) for path in files.paths],
-        )
-        yield info.path
+    write_beton(
+        FolderSamples(files),
+        path,
+        class_names=files.class_names,
+        source=str(source),
+        encoding=Encoding(mode),
+        names=[str(file) for file in files.paths],
+    )
 
 
 def _alternate(
@@ -164,7 +158,7 @@ def _alternate(
                             processes[result.loader] = process
                         result.timings.append(processes[result.loader].time(number, timeout))
                     except RuntimeError as error:
-                        result.failure = str(error)
+                        result.failure, result.timings = str(error), []
                         # One that hangs must not compete with the others.
                         processes[result.loader].close()
                 yield result

@@ -15,7 +15,7 @@ from eca_lightning.benchmarks.common import describe_exit
 from eca_lightning.benchmarks.loader_candidates import LOADERS, Batches, LoaderName, Workload
 
 PATIENCE = 5.0
-"""Seconds that a process may take to end by itself."""
+"""Seconds to wait for a process to end before it is killed."""
 
 
 class Timing(NamedTuple):

@@ -31,7 +31,7 @@ class Result:
     Attributes:
         loader: Its name.
         work: What it did in each repeat.
-        timings: One for each repeat; the first, which compiles and warms up, does not count.
+        timings: One for each repeat, none if it failed; the first, which compiles, does not count.
         failure: The error that ended it; empty if there was none.
     """
 
@@ -41,14 +41,9 @@ class Result:
     failure: str = ""
 
     @property
-    def counted(self) -> list[Timing]:
-        """The timings that count; none if the loader failed."""
-        return [] if self.failure else self.timings[1:]
-
-    @property
     def rates(self) -> list[float]:
         """Images a second in each repeat that counts."""
-        return [self.work.images / timing.seconds for timing in self.counted]
+        return [self.work.images / timing.seconds for timing in self.timings[1:]]
 
 
 def report(results: Sequence[Result], title: str, output: Path) -> None:
@@ -65,7 +60,7 @@ def report(results: Sequence[Result], title: str, output: Path) -> None:
         f"{len(os.sched_getaffinity(0))} cores. Medians; 'ours faster': ratio within a round; per "
         "core: images a second of CPU time; first batch: seconds"
     )
-    table = Table.from_rows(rows, _COLUMNS, "workers: {workers}", title, caption)
+    table = Table.from_rows(rows, _COLUMNS, "workers: {workers}", title=title, caption=caption)
     failures = {
         f"{result.loader}, {result.work.num_workers} workers,": result.failure
         for result in results
@@ -85,7 +80,7 @@ def _row(result: Result, results: Sequence[Result]) -> Row:
     # Compared within a round: what slows the machine down for a while slows both.
     ratios = [a / b for a, b in zip(ours, rates, strict=False)]
     # A repeat shorter than a tick of the system's clock, 10 ms, may count as no CPU time.
-    cpu_ms = median(1000 * t.cpu_seconds / work.images for t in result.counted) if rates else 0
+    cpu_ms = median(1000 * t.cpu_seconds / work.images for t in result.timings[1:]) if rates else 0
     return {
         "loader": result.loader,
         "workers": work.num_workers,

@@ -1,11 +1,10 @@
 """The command ``benchmark model``: speed and memory of models, measured alternately."""
 
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from eca_lightning.benchmarks.common import require_positive
 from eca_lightning.benchmarks.model_candidates import build
 from eca_lightning.benchmarks.model_report import report, time_ratio
+from eca_lightning.utils.checks import require
 from eca_lightning.utils.reports import progress_bar
 from eca_lightning.utils.tables import Row, write_table
 
@@ -72,10 +73,9 @@ def benchmark_model(
         timm = ["timm:eca_resnet50"] if find_spec("timm") else []
         others = ["eca_resnet50", "original:eca_resnet50", *timm, "se_resnet50", "cbam_resnet50"]
         models = ["torchvision:resnet50", *others]
-    if not models or not passes or not modes:
-        raise ValueError("models, passes and modes must each have at least one entry")
-    if min(batch_size, image_size, steps, repeats) < 1:
-        raise ValueError("batch_size, image_size, steps and repeats must be at least 1")
+    for option, values in (("models", models), ("passes", passes), ("modes", modes)):
+        require(bool(values), option, "at least one", values)
+    require_positive(batch_size=batch_size, image_size=image_size, steps=steps, repeats=repeats)
     for name in models:
         with torch.device("meta"):
             build(name)  # raises for an unknown name before anything is timed
@@ -101,7 +101,9 @@ def benchmark_model(
                 rows += compare_models(timed, peak_tflops)
                 # Written early: compiling the next mode may take long, or fail.
                 write_table(output / "models.csv", dict.fromkeys(rows[0], str), rows)
-    title = f"{batch_size} images of {image_size}, precision {precision}, {_describe(place)}"
+    threads = f"{torch.get_num_threads()} CPU threads"
+    hardware = torch.cuda.get_device_name(place) if place.type == "cuda" else threads
+    title = f"{batch_size} images of {image_size}, precision {precision}, {hardware}"
     report(rows, title, output)
 
 
@@ -115,18 +117,10 @@ class Work:
     device: torch.device
     steps: int
 
-    def images(self) -> Tensor:
-        """Draw random images (N, 3, H, W) in channels_last memory."""
-        shape = (self.batch_size, 3, self.image_size, self.image_size)
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(shape, generator=generator).to(self.device)
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def autocast(self) -> Any:
+    def autocast(self) -> torch.autocast:
         """Return the context of the forward pass."""
-        if self.precision == "32":
-            return nullcontext()
-        return torch.autocast(self.device.type, _DTYPES[self.precision])
+        dtype = _DTYPES.get(self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
 
 @dataclass
@@ -147,7 +141,9 @@ class TimedModel:
         if self.mode == "compiled":
             self.network.compile()
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
-        self.inputs = self.work.images()
+        shape = (self.work.batch_size, 3, self.work.image_size, self.work.image_size)
+        images = torch.randn(shape).to(self.work.device)
+        self.inputs = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.arange(self.work.batch_size, device=self.work.device)
 
     @property
@@ -243,9 +239,3 @@ def compare_models(models: list[TimedModel], peak_tflops: float | None) -> list[
             row["utilization"] = round(rate * model.operations() / (peak_tflops * 1e12), 3)
         rows.append(row)
     return rows
-
-
-def _describe(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads"

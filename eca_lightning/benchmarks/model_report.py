@@ -50,7 +50,7 @@ def report(rows: Sequence[Row], title: str, output: Path) -> None:
         f"Medians of {rows[0]['repeats']} repeats. Time: as a multiple of that of "
         f"{rows[0]['model']}, with its 95% interval; saved: activations kept for the backward pass"
     )
-    table = Table.from_rows(rows, _COLUMNS, "{pass}, {mode}", title, caption)
+    table = Table.from_rows(rows, _COLUMNS, "{pass}, {mode}", title=title, caption=caption)
     write_report(output / "models.csv", rows, table, _draw(rows, title))
 
 

@@ -12,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from eca_lightning.benchmarks.common import describe_exit
-from eca_lightning.benchmarks.scaling_report import Result, Speed, report
+from eca_lightning.benchmarks.common import describe_exit, require_positive
+from eca_lightning.benchmarks.scaling_report import Result, report
 from eca_lightning.compare.grid import option_arguments
+from eca_lightning.utils.checks import require
 from eca_lightning.utils.reports import progress_bar
 
 _ERROR = re.compile(r"(Error|Exception|error)\b.*:")
@@ -58,10 +59,9 @@ def benchmark_scaling(
     for path in runs:
         if not path.is_file():
             raise FileNotFoundError(f"run: config not found: {path}")
-    if min((steps, repeats, *devices)) < 1 or timeout <= 0:
-        raise ValueError("devices, steps, repeats and timeout must be positive")
-    if not runs or not devices or len(set(devices)) < len(devices):
-        raise ValueError("run must name a config, and devices distinct numbers of devices")
+    require(bool(runs), "run", "at least one config", run)
+    require_positive(devices=min(devices, default=0), steps=steps, repeats=repeats, timeout=timeout)
+    require(len(devices) == len(set(devices)), "devices", "distinct", devices)
     output.mkdir(parents=True, exist_ok=True)
     log = output / "scaling.log"
     results = [Result(count) for count in sorted(devices)]
@@ -74,9 +74,11 @@ def benchmark_scaling(
                 if not result.failure:
                     arguments = _arguments(runs, result.devices, options or {}, steps)
                     try:
-                        result.speeds.append(_fit(arguments, timeout, log))
+                        rate, wait = _fit(arguments, timeout, log)
+                        result.rates.append(rate)
+                        result.waits.append(wait)
                     except RuntimeError as error:
-                        result.failure = str(error)
+                        result.rates, result.waits, result.failure = [], [], str(error)
                 progress.advance(bar)
     report(results, f"{' '.join(map(str, runs))}: {repeats} repeats of {steps} steps", output)
     if all(result.failure for result in results):
@@ -102,8 +104,8 @@ def _arguments(
     return ["fit", *configs, *option_arguments({**options, **forced})]
 
 
-def _fit(arguments: Sequence[str], timeout: float, log: Path) -> Speed:
-    """Train in a process of its own.
+def _fit(arguments: Sequence[str], timeout: float, log: Path) -> tuple[float, float]:
+    """Train in a process of its own; return images a second and data wait.
 
     Raises:
         RuntimeError: If it failed, logged no speed or did not end in time.
@@ -125,7 +127,7 @@ def _fit(arguments: Sequence[str], timeout: float, log: Path) -> Speed:
     speeds = [line for line in csv.DictReader(lines) if line.get("train/images_per_s")]
     if len(speeds) != 2:
         raise RuntimeError("it trained, but logged no speed")
-    return Speed(float(speeds[1]["train/images_per_s"]), float(speeds[1]["train/data_wait"]))
+    return float(speeds[1]["train/images_per_s"]), float(speeds[1]["train/data_wait"])
 
 
 def _run_session(command: Sequence[str], timeout: float, log: IO[str]) -> str:

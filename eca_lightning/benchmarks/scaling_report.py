@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -26,41 +25,21 @@ _CAPTION = (
 )
 
 
-class Speed(NamedTuple):
-    """The speed of a run after its warm-up.
-
-    Attributes:
-        images_per_s: Images a second on all devices together.
-        data_wait: Fraction of the time without a batch, on the device that waits most.
-    """
-
-    images_per_s: float
-    data_wait: float
-
-
 @dataclass
 class Result:
     """Measurements on a number of devices.
 
     Attributes:
         devices: Number of devices.
-        speeds: One for each repeat.
+        rates: Images a second on all devices together in each repeat; none if a repeat failed.
+        waits: Fraction of the time without a batch, on the device that waits most.
         failure: The error that ended it; empty if there was none.
     """
 
     devices: int
-    speeds: list[Speed] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
     failure: str = ""
-
-    @property
-    def rates(self) -> list[float]:
-        """Images a second in each repeat; none if a repeat failed."""
-        return [] if self.failure else [speed.images_per_s for speed in self.speeds]
-
-    @property
-    def waits(self) -> list[float]:
-        """Data wait in each repeat; none if a repeat failed."""
-        return [] if self.failure else [speed.data_wait for speed in self.speeds]
 
 
 def efficiency(result: Result, base: Result) -> list[float]:
@@ -99,7 +78,7 @@ def _row(result: Result, done: Sequence[Result]) -> Row:
 
 
 def _draw(results: Sequence[Result], title: str) -> Figure:
-    """Draw the speed beside the ideal line, and below it efficiency and data wait."""
+    """Draw speed and ideal speed, and below them efficiency and data wait."""
     base = results[0]
     devices = [result.devices for result in results]
     figure = Figure(figsize=(7, 6), layout="constrained")

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from eca_lightning.utils.checks import require
+
 _NAME = re.compile(r"[\w-][\w.-]*")
 
 
@@ -64,7 +66,7 @@ class Grid:
         ]
 
     def in_order(self, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-        """Sort rows of cells.csv by the order of the variants; leave out those of others."""
+        """Select the rows of the variants of this grid, in their order."""
         return [row for variant in self.variants for row in rows if row["variant"] == variant]
 
     def _cell(self, variant: str, seed: int, output: Path) -> Cell:
@@ -90,9 +92,7 @@ def read_grid(path: Path) -> Grid:
         ValueError: If a key is missing, unknown or of the wrong type.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"grid not found: {path}: give one such as those of configs/ablation"
-        )
+        raise FileNotFoundError(f"grid not found: {path}: see those of configs/ablation")
     try:
         content = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
@@ -109,20 +109,17 @@ def read_grid(path: Path) -> Grid:
         raise FileNotFoundError(f"{path}: base: config not found: {base}")
     variants, seeds, references = (content[key] for key in ("variants", "seeds", "references"))
     options = content.get("options") or {}
-    if not isinstance(variants, dict) or not variants or not isinstance(options, dict):
-        raise ValueError(f"{path}: variants and options must be maps, and variants not empty")
+    for key, value in (("variants", variants), ("options", options)):
+        require(isinstance(value, dict), f"{path}: {key}", "a map", value)
+    require(bool(variants), f"{path}: variants", "at least one", variants)
     for name, own in variants.items():
-        if not _NAME.fullmatch(str(name)) or not isinstance(own, dict):
-            raise ValueError(
-                f"{path}: variants: {name!r} must be of letters, digits, '_', '-' and '.', and "
-                "have options ({} for the base run itself)"
-            )
-    if not _distinct(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise ValueError(f"{path}: seeds must be distinct integers from 0 on, got {seeds!r}")
-    if not _distinct(references) or not set(references) <= variants.keys():
-        raise ValueError(
-            f"{path}: references must be among {', '.join(variants)}, got {references!r}"
-        )
+        label = f"{path}: variants: {name!r}"
+        require(bool(_NAME.fullmatch(str(name))), label, "of letters, digits, '_', '-', '.'", name)
+        require(isinstance(own, dict), label, "a map of options, {} for the base run itself", own)
+    valid = _distinct(seeds) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    require(valid, f"{path}: seeds", "distinct integers from 0 on", seeds)
+    valid = _distinct(references) and set(references) <= variants.keys()
+    require(valid, f"{path}: references", f"among {', '.join(variants)}", references)
     return Grid(base, variants, seeds, references, options)
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from eca_lightning.compare.statistics import Difference, Row, Variant, difference, variants_of
+from eca_lightning.compare.statistics import Row, Variant, difference, variants_of
 from eca_lightning.utils.atomic import atomic_write
 from eca_lightning.utils.reports import save_figure
 from eca_lightning.utils.tables import Table
@@ -101,7 +100,8 @@ def draw_accuracy(variants: Sequence[Variant]) -> Figure:
     axes = figure.add_subplot()
     largest = max(variant.multiply_adds for variant in variants)
     ranked = sorted(variants, key=lambda variant: -variant.mean)
-    for variant, color in zip(ranked, _colors(len(ranked)), strict=True):
+    colors = matplotlib.colormaps["turbo"](np.linspace(0.94, 0.06, len(ranked)))
+    for variant, color in zip(ranked, colors, strict=True):
         point = (variant.parameters, variant.mean)
         axes.errorbar(*point, variant.deviation, color=color, linewidth=1, capsize=3)
         axes.scatter(
@@ -135,7 +135,10 @@ def draw_differences(variants: Sequence[Variant], references: Sequence[Variant])
         for place, variant in enumerate(variants):
             found = difference(variant, reference)
             if found is not None and variant.name != reference.name:
-                _draw_interval(axes, found, place)
+                half = found.high - found.mean if found.seeds > 1 else 0
+                color = "tab:green" if found.mean > 0 else "tab:red"
+                color = color if found.is_significant else "0.55"
+                axes.errorbar(found.mean, place, xerr=half, fmt="o", color=color, capsize=3)
         axes.set_title(f"against {reference.name}", fontsize=10)
         axes.set_xlabel("percentage points of top-1, 95% interval")
         axes.grid(axis="x", alpha=0.25)
@@ -145,14 +148,8 @@ def draw_differences(variants: Sequence[Variant], references: Sequence[Variant])
     return figure
 
 
-def _draw_interval(axes: Axes, found: Difference, place: int) -> None:
-    color = ("tab:green" if found.mean > 0 else "tab:red") if found.is_significant else "0.55"
-    half = found.high - found.mean if found.seeds > 1 else 0
-    axes.errorbar(found.mean, place, xerr=half, fmt="o", color=color, capsize=3)
-
-
 def draw_kernels(sized: Sequence[Variant], variants: Sequence[Variant]) -> Figure:
-    """Draw accuracy against the size of ECA's kernel, beside the adaptive sizes (figure 4).
+    """Draw accuracy against the size of ECA's kernel, with the adaptive sizes (figure 4).
 
     Args:
         sized: Variants with one kernel size for all layers.
@@ -194,8 +191,3 @@ def draw_kernels(sized: Sequence[Variant], variants: Sequence[Variant]) -> Figur
     axes.grid(axis="y", alpha=0.25)
     axes.legend(fontsize=9)
     return figure
-
-
-def _colors(count: int) -> np.ndarray:
-    """Return distinct colors, from good to bad."""
-    return matplotlib.colormaps["turbo"](np.linspace(0.06, 0.94, count))[::-1]

@@ -26,23 +26,9 @@ from eca_lightning.utils.reports import progress_bar
 from eca_lightning.utils.tables import write_table
 
 COLUMNS = (
-    "variant",
-    "seed",
-    "backbone",
-    "attention",
-    "kernel",
-    "top1_last",
-    "top1_best",
-    "parameters",
-    "multiply_adds",
-    "image_size",
-    "images_per_s",
-    "epochs",
-    "seconds",
-    "device",
-    "eca_lightning",
-    "lightning",
-    "torch",
+    *("variant", "seed", "backbone", "attention", "kernel", "top1_last", "top1_best"),
+    *("parameters", "multiply_adds", "image_size", "images_per_s", "epochs", "seconds", "device"),
+    *("eca_lightning", "lightning", "torch"),
 )
 """Columns of cells.csv. Accuracies are fractions, of the last and of the best validation; seconds
 are the sum over all attempts, each from its first to its last entry on TensorBoard."""
@@ -185,13 +171,15 @@ def _row(cell: Cell) -> Row:
     image_size = config["data"]["init_args"]["image_size"]
     cost = complexity(backbone, image_size)
     scores, speeds = scalars["val/top1"], scalars.get("train/images_per_s")
+    is_eca = backbone.attention in ("eca", "eca_ns")
+    kernel = str(backbone.attention_options.get("kernel", "equation")) if is_eca else ""
     on_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
     return {
         "variant": cell.variant,
         "seed": str(cell.seed),
         "backbone": backbone.name,
         "attention": backbone.attention or "none",
-        "kernel": _kernel(backbone),
+        "kernel": kernel,
         "top1_last": f"{scores[max(scores)]:.6f}",
         "top1_best": f"{max(scores.values()):.6f}",
         "parameters": str(cost.parameters),
@@ -203,13 +191,6 @@ def _row(cell: Cell) -> Row:
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         **{name: version(name) for name in ("eca_lightning", "lightning", "torch")},
     }
-
-
-def _kernel(backbone: BackboneConfig) -> str:
-    """Return size or rule of ECA's kernels; empty for other attention."""
-    if backbone.attention not in ("eca", "eca_ns"):
-        return ""
-    return str(backbone.attention_options.get("kernel", "equation"))
 
 
 def _logged(folder: Path) -> tuple[dict[str, dict[int, float]], float]:

@@ -1,1 +1,1 @@
-"""``eca-lightning attention``: draw what attention has learned."""
+"""``eca-lightning attention``: draw the attention of a trained network."""

@@ -1,4 +1,4 @@
-"""The command ``attention``: what the attention of a trained classifier does to real images."""
+"""The command ``attention``: draw gates, kernels and Grad-CAM of a trained classifier."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from eca_lightning.classification.import_command import load_classifier
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.data.folder.datamodule import ImageFolderDataModule
 from eca_lightning.explain import grad_cam
+from eca_lightning.utils.checks import require
 from eca_lightning.utils.reports import save_figure
 
 _BATCH = 32
@@ -38,28 +39,27 @@ def attention(
     """Draw what the attention of a trained classifier does to validation images.
 
     The output folder gets channel_weights.png, the mean gate of each channel for each class (the
-    figure of the paper's supplement); gates.png, their distribution by depth and whether they
-    depend on the image; kernels.png, ECA's weights by depth; and grad_cam.png, where the classifier
-    looks for the true class of some images. The first two are for ECA, SE and its ablations.
+    figure of the paper's supplement); gates.png, the distribution of gates by depth and over
+    images; kernels.png, ECA's weights by depth; and grad_cam.png, Grad-CAM of the true class of
+    some images. The first two are for ECA, SE and its ablations.
 
     Args:
-        checkpoint: A classifier of any kind that import reads.
-        data: The config of a data module, such as configs/data/fashion_mnist.yaml, whose validation
-            images are taken; or a folder of class folders.
-        against: Another classifier of the same classes, such as one without attention, whose
-            Grad-CAM is drawn beside.
-        classes: Names of the classes to look at. Default: four, evenly spread over all.
-        images_per_class: How many images of each: the first ones.
-        image_size: For a folder: height and width in pixels to which images are cut out. Default:
-            224.
+        checkpoint: Any classifier that import reads.
+        data: The config of a data module, such as configs/data/fashion_mnist.yaml, for its
+            validation images; or a folder of class folders.
+        against: Another classifier of the same classes, such as one without attention, to compare
+            Grad-CAM with.
+        classes: Names of the classes to draw. Default: four, evenly spaced.
+        images_per_class: Number of images of each class, the first ones.
+        image_size: Height and width of the center crop of images from a folder, in pixels.
+            Default: 224.
         output: Folder for the figures.
 
     Raises:
-        FileNotFoundError: If a file or folder is missing.
-        ValueError: If data and classifiers have different classes, or a name is none of them.
+        FileNotFoundError: If a file or folder does not exist.
+        ValueError: If data and classifiers have different classes, or a class is unknown.
     """
-    if images_per_class < 1:
-        raise ValueError(f"images_per_class must be at least 1, got {images_per_class}")
+    require(images_per_class >= 1, "images_per_class", "at least 1", images_per_class)
     models = [load_classifier(path) for path in (checkpoint, against) if path is not None]
     module = _data_module(data, image_size)
     module.setup("validate")
@@ -79,7 +79,7 @@ def attention(
     finally:
         module.teardown("validate")
     if sample.is_empty:
-        raise ValueError(f"{data} has no image of the classes that are looked at: name others")
+        raise ValueError(f"{data} has no image of these classes: choose others")
     images, labels = sample.taken()
     drawn: list[tuple[str, Figure]] = []
     if gates := gates_of(models[0], images):
@@ -91,7 +91,7 @@ def attention(
 
 
 def _data_module(data: Path, image_size: int | None) -> Any:
-    """The data module of a config or a folder."""
+    """Create the data module of a config or a folder."""
     if data.is_dir():
         size = image_size or 224
         return ImageFolderDataModule(
@@ -102,31 +102,29 @@ def _data_module(data: Path, image_size: int | None) -> Any:
             num_workers=0,
         )
     if not data.is_file():
-        raise FileNotFoundError(f"data: there is no config or folder {data}")
+        raise FileNotFoundError(f"data: config or folder not found: {data}")
     if image_size is not None:
-        raise ValueError(f"{data} says the size of its images: leave image_size out")
+        raise ValueError(f"{data} sets the size of its images: leave out image_size")
     try:
         content = yaml.safe_load(data.read_bytes())
     except yaml.YAMLError:
         content = None
     if not isinstance(content, dict) or "class_path" not in content:
-        raise ValueError(f"{data} is no config of a data module: give one of configs/data")
+        raise ValueError(f"{data} is not the config of a data module: give one of configs/data")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     return parser.instantiate(parser.parse_object({"data": content})).data
 
 
 def _labels(classes: list[str] | None, names: Sequence[str] | None, count: int) -> list[int]:
-    """The labels of the classes to look at."""
+    """Return the labels of the classes to draw."""
     if classes is None:
         return evenly_spread(count, 4)
     known = list(names or map(str, range(count)))
     unknown = [name for name in classes if name not in known]
     if unknown or not classes:
-        raise ValueError(
-            f"classes: {', '.join(unknown) or 'none given'}: name some of {', '.join(known[:20])}"
-            + (" and so on" if len(known) > 20 else "")
-        )
+        found, more = ", ".join(unknown) or "none given", ", ..." * (len(known) > 20)
+        raise ValueError(f"classes: {found}: choose from {', '.join(known[:20])}{more}")
     return [known.index(name) for name in classes]
 
 
@@ -136,12 +134,9 @@ def _overlays(
     labels: Tensor,
     names: Sequence[str] | None,
 ) -> Figure:
-    """Grad-CAM of each classifier on the first images of each class."""
-    shown = [
-        place
-        for label in labels.unique().tolist()
-        for place in (labels == label).nonzero().flatten().tolist()[:_OVERLAYS_PER_CLASS]
-    ]
+    """Draw Grad-CAM of each classifier on the first images of each class."""
+    places = [(labels == label).nonzero().flatten() for label in labels.unique()]
+    shown = torch.cat([place[:_OVERLAYS_PER_CLASS] for place in places])
     images, labels = images[shown], labels[shown]
     views = []
     for model in models:

@@ -1,1 +1,1 @@
-"""``eca-lightning export``: networks as ONNX, torch.export programs and .safetensors."""
+"""``eca-lightning export``: write networks as ONNX, torch.export programs or .safetensors."""

@@ -14,14 +14,14 @@ from eca_lightning.classification.import_command import load_classifier
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.detection.export import DeployedDetector, detection_difference, trace_detector
 from eca_lightning.detection.task import ObjectDetector
-from eca_lightning.export.formats import Runner, check_format, runner, write_graph, write_weights
+from eca_lightning.export.formats import check_format, runner, write_graph, write_weights
 from eca_lightning.export.graphs import Deployed, output_difference, trace
 from eca_lightning.utils.atomic import atomic_write
 
 LIMIT = 1e-4
-"""How far an output may be from PyTorch's; of outputs above 1, as a share of the largest."""
+"""Maximum difference of an output from PyTorch's; of outputs above 1, relative to the largest."""
 
-# RetinaNet's coarsest level has more than one position, which its .pt2 insists on.
+# RetinaNet's coarsest level needs more than one position, which its .pt2 asserts.
 _BATCHES, _SIZES = (1, 3), ((160, 160), (192, 256))
 
 
@@ -33,108 +33,92 @@ def export(
     fold: bool = True,
     image_size: tuple[int, int] | None = None,
 ) -> None:
-    """Write a trained network as a file that runs without this package.
+    """Export a trained network to a file that runs without this package.
 
-    The end of the output's name tells the format. An ONNX file (.onnx) and a torch.export program
-    (.pt2) hold a graph, of which "images", (N, C, H, W), is the input; N, H and W are open. Weights
-    (.safetensors) come with a .json that names the network for eca_lightning.create_backbone.
+    The suffix of the output is the format. An ONNX file (.onnx) and a torch.export program (.pt2)
+    hold a graph with the input "images", (N, C, H, W), of any N, H and W. Weights (.safetensors)
+    come with a .json that describes the network for eca_lightning.create_backbone.
 
-    Before the file gets its name it is run beside PyTorch on random images. Outputs may differ by
-    1e-4, or by 1e-4 of the largest where that is above 1; else no file is left.
+    The file is written only if its outputs on random images equal PyTorch's within 1e-4, or within
+    1e-4 of the largest output where that is above 1.
 
-    The graph of a detector, in ONNX alone, is for one image of one size, uint8. It returns "boxes"
+    The graph of a detector, in ONNX only, is for one image of one size, uint8. It returns "boxes"
     (n, 4) in pixels, "scores", "labels" from 0 and, of Mask R-CNN, "masks" (n, 28, 28) within the
     boxes.
 
     Args:
-        checkpoint: A checkpoint of a detector, or a classifier of any kind that import reads.
-        output: The file to write: .onnx, .pt2 or .safetensors. One of this name is replaced. A
-            .pt2 refuses sizes for which its graph may be wrong, such as RetinaNet's up to 128.
+        checkpoint: A checkpoint of a detector, or any classifier that import reads.
+        output: The file to write or replace: .onnx, .pt2 or .safetensors. A .pt2 refuses sizes
+            for which its graph may be wrong, such as RetinaNet's up to 128.
         preprocess: Make normalization and softmax part of the graph, which then takes uint8 images
             and returns "probabilities". Without, it takes float32 images, normalized with the mean
             and the standard deviation (std) of the file's metadata, and returns "logits".
-        features: Export the maps of the stages, "0", "1" and so on from the finest, in place of the
-            logits; of a detector the levels of its pyramid.
+        features: Export the feature maps of the stages, "0", "1" and so on from the finest, instead
+            of the logits; of a detector the levels of its pyramid.
         fold: Fold batch norms into convolutions, and let ONNX's exporter simplify the graph.
             Weights are never folded.
-        image_size: Height and width of a detector's image, to which yours are to be scaled or
-            padded. Default: a square of the detector's min_size.
+        image_size: Height and width of a detector's image, to which to scale or pad images.
+            Default: a square of the detector's min_size.
     """
     check_format(output)
     if output.suffix == ".safetensors" and (preprocess or features):
         raise ValueError(
-            f"{output}: a .safetensors holds weights and no graph: "
-            "leave preprocess and features out, or write an .onnx or a .pt2"
+            f"{output}: a .safetensors holds weights without a graph: "
+            "leave out preprocess and features, or write an .onnx or a .pt2"
         )
     model = _load(checkpoint)
+    mean, std = map(list, _statistics(model))
+    generator = torch.Generator().manual_seed(0)
+
+    def random_images(*shape: int) -> Tensor:
+        return torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+
     if isinstance(model, ObjectDetector) and not features:
         if output.suffix != ".onnx":
             raise ValueError(
-                f"{output}: a whole detector is exported as .onnx alone, "
-                "its pyramid with features as .pt2 as well"
+                f"{output}: a whole detector can only be exported as .onnx, "
+                "its pyramid (features) also as .pt2"
             )
         height, width = image_size or (model.detector.transform.min_size[-1],) * 2
         eager: Deployed | DeployedDetector = DeployedDetector(model)
-        batches = _random_images([(1, 3, height, width)] * 3)
+        batches = [random_images(1, 3, height, width) for _ in range(3)]
     elif image_size is not None:
         raise ValueError(f"{checkpoint}: image_size is for whole detectors: leave it out")
     else:
-        eager = _deployed(model, preprocess, features)
-        channels = len(eager.mean)
-        batches = _random_images([(n, channels, *size) for n in _BATCHES for size in _SIZES])
+        network = model.detector.backbone if isinstance(model, ObjectDetector) else model.backbone
+        if features and isinstance(model, ImageClassifier):
+            network = FeaturePyramid(network)
+        eager = Deployed(network, 255 * torch.tensor(mean), 255 * torch.tensor(std), preprocess)
+        batches = [random_images(n, len(mean), *size) for n in _BATCHES for size in _SIZES]
         if not preprocess:
             batches = [(images - eager.mean) / eager.std for images in batches]
     with atomic_write(output) as part:
-        _write(eager.eval(), part, _config(model), fold, batches[0])
+        config = {model.network_option: model.hparams[model.network_option]}
+        config |= {"mean": mean, "std": std, "class_names": model.class_names}
+        _write(eager.eval(), part, config, fold, batches[0])
         run = runner(part)
         for images in batches:
-            _check(eager, run, images, output)
+            with torch.inference_mode():
+                _check(eager(images), run(images), images, output)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
 def _load(path: Path) -> ImageClassifier | ObjectDetector:
-    if not _is_detector(path):
-        return load_classifier(path)
-    return ObjectDetector.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-
-
-def _is_detector(path: Path) -> bool:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # load_classifier says what is wrong with the file
-        return False
-    return isinstance(content, dict) and "detector" in content.get("hyper_parameters", {})
-
-
-def _deployed(
-    model: ImageClassifier | ObjectDetector, preprocess: bool, features: bool
-) -> Deployed:
-    if isinstance(model, ObjectDetector):
-        network = model.detector.backbone
-    else:
-        network = FeaturePyramid(model.backbone) if features else model.backbone
-    mean, std = (255 * torch.tensor(values) for values in _statistics(model))
-    return Deployed(network, mean, std, preprocess)
+    except Exception:  # load_classifier explains what is wrong with the file
+        content = None
+    if isinstance(content, dict) and "detector" in content.get("hyper_parameters", {}):
+        model = ObjectDetector.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        return model.eval()
+    return load_classifier(path)
 
 
 def _statistics(model: ImageClassifier | ObjectDetector) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of each channel, on the scale from 0 to 1."""
+    """Return mean and standard deviation of each channel, on the scale from 0 to 1."""
     if isinstance(model, ObjectDetector):
         return model.detector.transform.image_mean, model.detector.transform.image_std
     return model.hparams["mean"], model.hparams["std"]
-
-
-def _config(model: ImageClassifier | ObjectDetector) -> dict[str, Any]:
-    """What the user of a file has to know of a network."""
-    kind = "detector" if isinstance(model, ObjectDetector) else "backbone"
-    mean, std = map(list, _statistics(model))
-    network = {kind: model.hparams[kind]}
-    return network | {"mean": mean, "std": std, "class_names": model.class_names}
-
-
-def _random_images(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(256, s, dtype=torch.uint8, generator=generator) for s in shapes]
 
 
 def _write(
@@ -148,9 +132,8 @@ def _write(
         write_weights(eager.network, path, config)
         return
     graph = copy.deepcopy(eager)
-    if isinstance(graph, DeployedDetector):
-        if fold:
-            graph.network.backbone = fold_batch_norms(graph.network.backbone)
+    if fold and isinstance(graph, DeployedDetector):
+        graph.network.backbone = fold_batch_norms(graph.network.backbone)
     elif fold:
         graph.network = fold_batch_norms(graph.network)
     graph.to(memory_format=torch.contiguous_format)  # torch.export.save warns of any other
@@ -160,23 +143,23 @@ def _write(
     write_graph(program, path, names, config, optimize=fold)
 
 
-def _check(eager: Deployed | DeployedDetector, run: Runner, images: Tensor, output: Path) -> None:
-    """Compare the outputs of PyTorch and of a file, and say how they differ.
+def _check(
+    expected: dict[str, Tensor], found: dict[str, Tensor], images: Tensor, output: Path
+) -> None:
+    """Print the difference between the outputs of PyTorch and of a file.
 
     Raises:
-        ValueError: If they differ by more than the limit.
+        ValueError: If it is above the limit, or NaN.
     """
-    with torch.inference_mode():
-        expected, found = eager(images), run(images)
-    if isinstance(eager, DeployedDetector):
+    if "boxes" in expected:
         difference = detection_difference(expected, found, max(images.shape[2:]))
-        what = f"{len(expected['boxes'])} detections" if len(expected["boxes"]) else "nothing found"
+        what = f"{len(expected['boxes'])} detections"
     else:
         difference = output_difference(expected, found)
         what = ", ".join(expected)
     shape = " x ".join(map(str, images.shape))
     print(f"{shape}: {what}: largest difference {difference:.1e}")
-    if not difference <= LIMIT:  # not a number is no success either
+    if not difference <= LIMIT:  # written so that NaN fails as well
         raise ValueError(
             f"{output} would differ from PyTorch by {difference:.1e}, above {LIMIT:g}, and was not "
             "written: try another format, or --fold false"

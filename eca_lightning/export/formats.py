@@ -1,4 +1,4 @@
-"""The files that networks are exported to: written, and run without the network's own code."""
+"""The formats that networks are exported to: write a file, and run it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,11 +21,10 @@ _LIBRARIES = {
     ".pt2": (),
     ".safetensors": ("safetensors",),
 }
-_CONFIG = "config.json"
 
 
 def check_format(path: Path) -> None:
-    """Refuse a file of an unknown format, or of one that needs a library which is missing.
+    """Check that a format is known and its libraries are installed.
 
     Raises:
         ValueError: If the suffix of the path is none of .onnx, .pt2 and .safetensors.
@@ -33,8 +32,7 @@ def check_format(path: Path) -> None:
     """
     if path.suffix not in _LIBRARIES:
         raise ValueError(
-            f"{path}: the name of the file tells its format: "
-            "let it end in .onnx, .pt2 (torch.export) or .safetensors"
+            f"{path}: unknown format: let it end in .onnx, .pt2 (torch.export) or .safetensors"
         )
     missing = [name for name in _LIBRARIES[path.suffix] if find_spec(name) is None]
     if missing:
@@ -51,18 +49,18 @@ def write_graph(
     config: dict[str, Any],
     optimize: bool = True,
 ) -> None:
-    """Write a graph as ONNX or as a program of `torch.export`, with its weights.
+    """Write a graph with its weights as ONNX or as a `torch.export` program.
 
     Args:
-        program: A graph with the one input ``images`` and a dict of outputs.
+        program: A graph with the input ``images`` and a dict of outputs.
         path: The file, .onnx or .pt2.
-        outputs: Names of the outputs, in their order.
-        config: What is to be known of the network. In ONNX each value is a metadata property, as
-            JSON; a program has all in an extra file, config.json.
+        outputs: Names of the outputs, in order.
+        config: Description of the network: in ONNX each value is a metadata property in JSON, in a
+            program all are in the extra file config.json.
         optimize: Let ONNX's exporter simplify the graph, which folds batch norms too.
     """
     if path.suffix == ".pt2":
-        torch.export.save(program, path, extra_files={_CONFIG: json.dumps(config)})
+        torch.export.save(program, path, extra_files={"config.json": json.dumps(config)})
         return
     exported: Any = torch.onnx.export(
         program,
@@ -77,28 +75,25 @@ def write_graph(
 
 
 def write_weights(network: nn.Module, path: Path, config: dict[str, Any]) -> None:
-    """Write the state dict of a network as .safetensors, and beside it a .json.
+    """Write the state dict of a network as .safetensors, and a .json of the same name.
 
     Args:
         network: The network, not folded.
         path: The .safetensors.
-        config: The content of the .json; its ``backbone`` is what `create_backbone` is given.
+        config: The content of the .json; its ``backbone`` has the arguments of `create_backbone`.
     """
     from safetensors.torch import save_file
 
-    # The format has no strides: channels_last weights are stored in the order of their axes.
+    # The format has no strides, so that channels_last weights must be made contiguous.
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
     path.with_suffix(".json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def runner(path: Path) -> Runner:
-    """Load an exported file so that it can be run, on the CPU.
-
-    Args:
-        path: The .onnx, .pt2 or .safetensors.
-    """
-    load = {".onnx": _run_onnx, ".pt2": _run_program, ".safetensors": _run_weights}[path.suffix]
-    return load(path)
+    """Load an exported file, .onnx, .pt2 or .safetensors, to run it on the CPU."""
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()
+    return _run_onnx(path) if path.suffix == ".onnx" else _run_weights(path)
 
 
 def _run_onnx(path: Path) -> Runner:
@@ -108,7 +103,7 @@ def _run_onnx(path: Path) -> Runner:
     onnx.checker.check_model(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors: it warns of each node that it does not simplify
+    options.log_severity_level = 3  # errors: it warns of each node that it cannot simplify
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
@@ -117,10 +112,6 @@ def _run_onnx(path: Path) -> Runner:
         return {name: torch.from_numpy(o) for name, o in zip(names, outputs, strict=True)}
 
     return run
-
-
-def _run_program(path: Path) -> Runner:
-    return torch.export.load(path).module()
 
 
 def _run_weights(path: Path) -> Runner:

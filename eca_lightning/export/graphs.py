@@ -1,25 +1,25 @@
-"""What is exported of a network: its graph, for batches and images of any size."""
+"""The graph of a network, for batches and images of any size."""
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 AXES = {0: "batch", 2: "height", 3: "width"}
-"""The axes of the images whose lengths a graph leaves open, with their names."""
+"""The dynamic axes of the images."""
 
-# Lengths that differ and that a graph does not take for constants, as it would 1.
+# Distinct lengths other than 1, which torch.export would take for a constant.
 _TRACED = {"batch": 2, "height": 160, "width": 224}
 
 
 class Deployed(nn.Module):
-    """A network as others call it.
+    """A network with the inputs and outputs of its exported graph.
 
     Args:
         network: Maps normalized images (N, C, H, W) to logits (N, num_classes), or to a dict of
             feature maps.
         mean: Mean of each channel on the scale from 0 to 255, (C,).
         std: Standard deviation of each channel on the same scale, (C,).
-        preprocess: Take uint8 images and normalize them, and return probabilities for logits.
+        preprocess: Normalize uint8 images, and return probabilities instead of logits.
     """
 
     mean: Tensor
@@ -33,7 +33,7 @@ class Deployed(nn.Module):
         self.register_buffer("std", std.view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Map images (N, C, H, W) to ``logits``, to ``probabilities`` or to named features."""
+        """Map images (N, C, H, W) to ``logits``, ``probabilities`` or named feature maps."""
         if self.preprocess:
             images = (images - self.mean) / self.std
         outputs = self.network(images)
@@ -43,14 +43,11 @@ class Deployed(nn.Module):
 
 
 def trace(network: Deployed) -> ExportedProgram:
-    """Record the graph of a network.
-
-    Args:
-        network: The network, in evaluation mode.
+    """Trace the graph of a network in evaluation mode.
 
     Returns:
         A program that takes ``images`` (N, C, H, W), uint8 if the network preprocesses and float32
-        if not; N, H and W are left open.
+        if not, with dynamic N, H and W.
     """
     images = torch.zeros(_TRACED["batch"], len(network.mean), _TRACED["height"], _TRACED["width"])
     with torch.no_grad():
@@ -63,14 +60,14 @@ def trace(network: Deployed) -> ExportedProgram:
 
 
 def output_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> float:
-    """The largest difference of an output; of one above 1, as a share of its largest value.
+    """Return the largest difference of an output, relative to its largest value above 1.
 
     Args:
         expected: The outputs of a network.
-        found: Those of its graph.
+        found: The outputs of its graph.
 
     Returns:
-        Infinity if they are not the same in names and shapes.
+        Infinity if names or shapes differ.
     """
     if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in found.items()}:
         return torch.inf

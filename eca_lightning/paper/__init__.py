@@ -1,1 +1,1 @@
-"""``eca-lightning models``: the networks of the paper beside ours."""
+"""``eca-lightning models``: parameters and operations of the paper's networks."""

@@ -79,13 +79,10 @@ def audit(models: Iterable[PaperModel]) -> Iterator[AuditRow]:
     """
     counted: dict[str, Complexity] = {}  # many networks are in several tables
 
-    def cost(config: BackboneConfig | DetectorConfig) -> Complexity:
+    def cost(config: Any) -> Complexity:
         if str(config) not in counted:
-            counted[str(config)] = (
-                detector_complexity(config)
-                if isinstance(config, DetectorConfig)
-                else complexity(config)
-            )
+            count: Any = detector_complexity if isinstance(config, DetectorConfig) else complexity
+            counted[str(config)] = count(config)
         return counted[str(config)]
 
     for model in models:

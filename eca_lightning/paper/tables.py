@@ -2,18 +2,12 @@
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.detection.networks import DetectorConfig
-
-Table = Literal[
-    "table 2", "table 3", "table 5", "released", "Eq. 12", "Fig. 3", "released sizes", "own"
-]
-"""The source of a row. ``released`` are the authors' checkpoints, whose table is in their
-repository; then come three choices of ECA's kernel sizes, see `kernel_choices`, and the user's."""
 
 _UNITS = {"G": 2**30, "M": 2**20}
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -35,7 +29,7 @@ _NO_RULE = (
     "No rule that we tried gives 4.7e-4 GFLOPs: multiply-adds are those of the one-dimensional "
     "convolutions alone, and the rule of table 3 counts the pooling as well."
 )
-_NOTES: dict[tuple[Table, str], str] = {
+_NOTES = {
     ("table 3", "a2_resnet50"): (
         "Quoted from the method's paper, in 10^6 and 10^9. With the strides in the 1 x 1 "
         "convolutions, as ResNet had them first, multiply-adds agree within 2%."
@@ -55,6 +49,7 @@ _NOTES: dict[tuple[Table, str], str] = {
     ("table 5", "mask_rcnn nl_resnet50"): _FROM_GCNET,
     ("table 5", "mask_rcnn gc_resnet50"): _FROM_GCNET,
 }
+"""Why a figure differs from ours, by table and network."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,8 @@ class PaperModel:
     """A network and its printed figures.
 
     Attributes:
-        table: The source of the row.
+        table: ``table 2``, ``table 3``, ``table 5``, ``released`` for the table of the authors'
+            repository, or a choice of ECA's kernel sizes, see `kernel_choices`.
         name: Method and backbone, such as eca_resnet50, after the name of a detector.
         config: The network.
         parameters: The printed parameters, if any.
@@ -98,7 +94,7 @@ class PaperModel:
         top1: The printed ImageNet top-1 accuracy, in percent; empty for detectors.
     """
 
-    table: Table
+    table: str
     name: str
     config: BackboneConfig | DetectorConfig
     parameters: Printed | None = None
@@ -116,7 +112,7 @@ class PaperModel:
 def imagenet_models() -> Iterator[PaperModel]:
     """Yield the rows of table 3."""
     for row in paper_rows("table3_imagenet.csv"):
-        plain = row["method"] == "resnet" or row["method"] == row["backbone"]
+        plain = row["method"] in ("resnet", row["backbone"])
         name = row["backbone"] if plain else f"{row['method']}_{row['backbone']}"
         attention = None if plain else row["method"].replace("gsop1", "gsop")
         backbone = BackboneConfig(row["backbone"], attention, _OPTIONS.get(name, {}))
@@ -138,11 +134,14 @@ def ablation_models() -> Iterator[PaperModel]:
 
 def released_models() -> Iterator[PaperModel]:
     """Yield the checkpoints that the authors have published, with a kernel size for each stage."""
-    for row, backbone in _released():
+    for row in paper_rows("released_checkpoints.csv"):
+        name, sizes = row["model"], row["k_per_stage"]
+        # MobileNetV2's: 1 below 96 output channels, else 3.
+        kernel = [int(size) for size in sizes] if sizes.isdigit() else [1, 1, 1, 1, 3, 3, 3]
+        backbone = BackboneConfig(name.removeprefix("eca_"), "eca", {"kernel": kernel})
         parameters = Printed(row["params_M"], 2**20)
         operations = Printed(row["flops"], _UNITS[row["flops"][-1]])
-        name, top1 = row["model"], row["top1"]
-        yield PaperModel("released", name, backbone, parameters, operations, top1=top1)
+        yield PaperModel("released", name, backbone, parameters, operations, top1=row["top1"])
 
 
 def kernel_choices() -> Iterator[PaperModel]:
@@ -152,27 +151,18 @@ def kernel_choices() -> Iterator[PaperModel]:
     released checkpoints. The abstract has the figures for ResNet-50, but not the sizes.
     """
     abstract = {row["model"]: row for row in paper_rows("abstract.csv")}
-    for row, backbone in _released():
+    for model in released_models():
         parameters = operations = None
-        if printed := abstract.get(row["model"]):
-            parameters = Printed(printed["added_parameters"], 1)
-            operations = Printed(printed["added_gflops"], 10**9)
-        choices: dict[Table, dict[str, Any]] = {
-            "Eq. 12": {},  # the default
-            "Fig. 3": {"kernel": "figure"},
-            "released sizes": backbone.attention_options,
+        if row := abstract.get(model.name):
+            parameters = Printed(row["added_parameters"], 1)
+            operations = Printed(row["added_gflops"], 10**9)
+        choices = {
+            "Eq. 12": BackboneConfig(model.config.name, "eca"),
+            "Fig. 3": BackboneConfig(model.config.name, "eca", {"kernel": "figure"}),
+            "released sizes": model.config,
         }
-        for table, options in choices.items():
-            config = replace(backbone, attention_options=options)
-            yield PaperModel(table, row["model"], config, parameters, operations, True, True)
-
-
-def _released() -> Iterator[tuple[dict[str, str], BackboneConfig]]:
-    for row in paper_rows("released_checkpoints.csv"):
-        sizes = row["k_per_stage"]
-        # MobileNetV2's: 1 below 96 output channels, else 3.
-        kernel = [int(size) for size in sizes] if sizes.isdigit() else [1, 1, 1, 1, 3, 3, 3]
-        yield row, BackboneConfig(row["model"].removeprefix("eca_"), "eca", {"kernel": kernel})
+        for table, config in choices.items():
+            yield PaperModel(table, model.name, config, parameters, operations, True, True)
 
 
 def detectors() -> Iterator[PaperModel]:

@@ -43,12 +43,7 @@ class Table:
 
     @classmethod
     def from_rows(
-        cls,
-        rows: Sequence[Row],
-        columns: Mapping[str, str],
-        section: str = "",
-        title: str = "",
-        caption: str = "",
+        cls, rows: Sequence[Row], columns: Mapping[str, str], section: str = "", **texts: str
     ) -> "Table":
         """Format rows of values.
 
@@ -57,15 +52,14 @@ class Table:
             columns: Title and format of each column, such as ``{"images/s": "{rate:,.0f}"}``. A
                 cell is empty where one of its values is None, and an empty column is left out.
             section: Format of the heading under which a row is listed.
-            title: See the class.
-            caption: See the class.
+            **texts: Title and caption.
         """
         cells = {name: [_format_cell(text, row) for row in rows] for name, text in columns.items()}
         cells = {name: column for name, column in cells.items() if any(column)}
         sections: dict[str, list[list[str]]] = {}
         for row, *line in zip(rows, *cells.values(), strict=True):
             sections.setdefault(section.format_map(row), []).append(line)
-        return cls(list(cells), sections, title, caption)
+        return cls(list(cells), sections, **texts)
 
     def markdown(self) -> str:
         """Format the header and the rows as a Markdown table."""

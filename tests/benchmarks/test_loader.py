@@ -79,9 +79,9 @@ def test_a_loader_that_fails_is_reported_and_stops_no_other(compared):
     assert list(compared) == ["eca-lightning", "torchvision-io"]
 
 
-def result(name, *seconds, failure="", cpu=0.24):
+def result(name, *seconds, cpu=0.24):
     timings = [Timing(100.0, 100.0, 9.0), *(Timing(s, cpu, 0.1) for s in seconds)]
-    return Result(name, WORK, timings, failure)
+    return Result(name, WORK, timings)
 
 
 def test_figures_are_medians_and_ratios_are_taken_round_by_round(tmp_path, capsys):
@@ -105,7 +105,7 @@ def test_figures_are_medians_and_ratios_are_taken_round_by_round(tmp_path, capsy
 
 
 def test_without_ours_there_are_no_ratios(tmp_path, capsys):
-    failed = result("eca-lightning", 1.0, failure="no answer for 3 s")
+    failed = Result("eca-lightning", WORK, [], "no answer for 3 s")
     report([failed, result("timm", 2.0)], "two loaders", tmp_path)
     assert [row["ours_faster"] for row in lines(tmp_path)] == ["", ""]
     assert "failed: no answer for 3 s" in capsys.readouterr().out
@@ -166,8 +166,8 @@ def test_other_loaders_yield_uint8_batches_of_every_file(folder, name, view):
         ({"data": Path("missing.beton")}, "data: missing.beton does not exist"),
         ({"batch_size": 13}, "12 images of .* do not fill a batch of 13"),
         ({"images": 3}, "3 images of .* do not fill a batch of 4"),
-        ({"repeats": 0}, "repeats .* must be positive"),
-        ({"num_workers": ()}, "num_workers must have at least one number"),
+        ({"repeats": 0}, "repeats must be positive"),
+        ({"num_workers": ()}, "num_workers must be positive"),
         ({"timeout": 0.0}, "timeout must be positive"),
         ({"loaders": ["timmm"]}, r"unknown loader 'timmm' \(did you mean 'timm'\?\)"),
     ],

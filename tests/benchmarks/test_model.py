@@ -93,8 +93,8 @@ def test_ratios_compare_the_repeats_of_a_round():
         ({"models": ["torchvision:resnet51"]}, "no classification model 'resnet51'"),
         ({"models": ["original:se_resnet50"]}, "needs eca_ and a ResNet"),
         ({"models": ["missing.yaml"]}, "file not found: missing.yaml"),
-        ({"models": []}, "at least one entry"),
-        ({"repeats": 0}, "must be at least 1"),
+        ({"models": []}, "models must be at least one"),
+        ({"repeats": 0}, "repeats must be positive"),
     ],
 )
 def test_bad_input_is_named(tmp_path, options, message):

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from eca_lightning.benchmarks.scaling import benchmark_scaling
-from eca_lightning.benchmarks.scaling_report import Result, Speed, efficiency
+from eca_lightning.benchmarks.scaling_report import Result, efficiency
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PROGRAM = r"""#!/bin/sh
@@ -98,8 +98,8 @@ def test_the_command_fails_if_every_fit_fails(config, stub, tmp_path):
 
 def test_efficiency_is_taken_round_by_round():
     """The machine is half as fast in the second round."""
-    base = Result(2, [Speed(200.0, 0), Speed(100.0, 0)])
-    assert efficiency(Result(4, [Speed(360.0, 0), Speed(180.0, 0)]), base) == [0.9, 0.9]
+    base = Result(2, [200.0, 100.0])
+    assert efficiency(Result(4, [360.0, 180.0]), base) == [0.9, 0.9]
 
 
 @pytest.mark.timeout(600)  # two processes that train, 20 s on a quiet machine
@@ -142,10 +142,10 @@ def test_a_run_is_trained_on_two_processes(tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"run": Path("missing.yaml")}, "run: config not found: missing.yaml"),
-        ({"run": []}, "run must name a config"),
-        ({"devices": ()}, "devices distinct numbers"),
-        ({"devices": (1, 1)}, "devices distinct numbers"),
-        ({"devices": (0, 1)}, "must be positive"),
+        ({"run": []}, "run must be at least one config"),
+        ({"devices": ()}, "devices must be positive"),
+        ({"devices": (1, 1)}, "devices must be distinct"),
+        ({"devices": (0, 1)}, "devices must be positive"),
         ({"steps": 0}, "must be positive"),
         ({"timeout": 0.0}, "must be positive"),
     ],

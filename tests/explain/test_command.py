@@ -82,7 +82,7 @@ def test_the_images_are_those_of_the_classes(work, tmp_path, monkeypatch):
 
 
 def test_gates_equal_those_computed_by_hand():
-    """Pool, convolve along the channels, squash: each block redone from its parts in float64."""
+    """Pool, convolve along the channels, sigmoid: each block from its parts in float64."""
     torch.manual_seed(0)
     model = ImageClassifier(
         BackboneConfig("resnet20", "eca", {"kernel": 5}, num_classes=3), mean=(0.3,) * 3
@@ -144,7 +144,7 @@ def test_grad_cam_is_cam_where_the_classifier_pools(name, options):
     assert maps.max() > 0
 
 
-def test_overlays_tell_what_each_classifier_takes_an_image_for():
+def test_overlays_show_the_prediction_of_each_classifier():
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     views = [
         View("with", torch.rand(2, 2, 2), torch.tensor([[0.9, 0.1], [0.2, 0.8]])),
@@ -163,12 +163,12 @@ def test_overlays_tell_what_each_classifier_takes_an_image_for():
     [
         (("ten.ckpt", "data.yaml"), {}, "has 3 classes, and the classifiers have 10"),
         (("eca.ckpt", "data.yaml"), {"against": "ten.ckpt"}, "the classifiers have 3, 10"),
-        (("eca.ckpt", "data.yaml"), {"classes": ["pink"]}, "classes: pink: name some of blue, gr"),
+        (("eca.ckpt", "data.yaml"), {"classes": ["pink"]}, "classes: pink: choose from blue, gr"),
         (("eca.ckpt", "data.yaml"), {"images_per_class": 0}, "images_per_class must be at least 1"),
-        (("eca.ckpt", "data.yaml"), {"image_size": 20}, "leave image_size out"),
-        (("eca.ckpt", "eca.ckpt"), {}, "is no config of a data module"),
-        (("eca.ckpt", "missing.yaml"), {}, "there is no config or folder"),
-        (("missing.ckpt", "data.yaml"), {}, "weights not found"),
+        (("eca.ckpt", "data.yaml"), {"image_size": 20}, "leave out image_size"),
+        (("eca.ckpt", "eca.ckpt"), {}, "is not the config of a data module"),
+        (("eca.ckpt", "missing.yaml"), {}, "config or folder not found"),
+        (("missing.ckpt", "data.yaml"), {}, "there is no file"),
     ],
 )
 def test_bad_input_is_named(work, tmp_path, arguments, options, message):
