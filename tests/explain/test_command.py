@@ -168,7 +168,7 @@ def test_overlays_show_the_prediction_of_each_classifier():
         (("eca.ckpt", "data.yaml"), {"image_size": 20}, "leave out image_size"),
         (("eca.ckpt", "eca.ckpt"), {}, "is not the config of a data module"),
         (("eca.ckpt", "missing.yaml"), {}, "config or folder not found"),
-        (("missing.ckpt", "data.yaml"), {}, "there is no file"),
+        (("missing.ckpt", "data.yaml"), {}, "weights not found"),
     ],
 )
 def test_bad_input_is_named(work, tmp_path, arguments, options, message):
