@@ -84,7 +84,7 @@ class PaperModel:
 
     Attributes:
         table: ``table 2``, ``table 3``, ``table 5``, ``released`` for the table of the authors'
-            repository, or a choice of ECA's kernel sizes, see `kernel_choices`.
+            repository, a choice of ECA's kernel sizes, see `kernel_choices`, or ``own``.
         name: Method and backbone, such as eca_resnet50, after the name of a detector.
         config: The network.
         parameters: The printed parameters, if any.
