@@ -57,22 +57,23 @@ def assert_agree(samples, others):
 def test_pixels_do_not_depend_on_threads_batch_size_or_ranks(loader, photos):
     expected = samples(loader)
     assert_agree(samples(loader), expected)
-    assert_agree(samples(BetonLoader(photos, VIEW, ORDER, num_workers=1)), expected)
+    order = DistributedBatchSampler(21, 5, 0, 2, train=True, shuffle=True)
+    other = BetonLoader(photos, VIEW, order, num_workers=1)
     seen = {}
     for rank in range(2):
-        order = DistributedBatchSampler(21, 5, rank, 2, train=True, shuffle=True)
-        seen |= samples(BetonLoader(photos, VIEW, order, num_workers=2))
+        other.index_sampler = replace(order, rank=rank)
+        seen |= samples(other)
     assert len(seen) == 20
     assert_agree(seen, expected)
 
 
 def test_pixels_depend_on_the_epoch_and_the_seed(loader, photos):
     expected = samples(loader)
-    other_seed = replace(VIEW, seed=5)
-    for others in (
-        samples(loader, 3),
-        samples(BetonLoader(photos, other_seed, ORDER, num_workers=1)),
-    ):
+    other_epoch = samples(loader, 3)
+    loader.crop = replace(VIEW, seed=5)
+    other_seed = samples(loader)
+    loader.crop = VIEW
+    for others in (other_epoch, other_seed):
         common = expected.keys() & others.keys()
         assert not any(torch.equal(expected[index], others[index]) for index in common)
 
@@ -86,9 +87,9 @@ def test_resumes_exactly_within_an_epoch(loader, photos):
         next(iterator)
     state = loader.state_dict()
     iterator.close()
-    resumed = BetonLoader(photos, VIEW, ORDER, num_workers=1)
-    resumed.load_state_dict(state)
-    rest = list(resumed)
+    loader.set_epoch(0)
+    loader.load_state_dict(state)
+    rest = list(loader)
     assert len(rest) == len(expected) - 2
     for (images, labels), (other_images, other_labels) in zip(expected[2:], rest, strict=True):
         assert torch.equal(images, other_images)

@@ -43,6 +43,12 @@ def training(raw):
     )
 
 
+@pytest.fixture(scope="module")
+def one_thread(raw, training):
+    """The same with one thread; FFCV compiles each loader for seconds."""
+    return BetonLoader(raw, TRAIN, training.index_sampler, num_workers=1)
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_is_left():
     before = threading.active_count()
@@ -105,9 +111,11 @@ def test_pixels_do_not_depend_on_threads_batch_size_or_ranks(training, raw):
         }
 
     expected = samples(training)
+    order = DistributedBatchSampler(101, 5, 0, 2, train=True, shuffle=True)
+    loader = BetonLoader(raw, TRAIN, order, num_workers=1)
     for rank in range(2):
-        order = DistributedBatchSampler(101, 5, rank, 2, train=True, shuffle=True)
-        for index, image in samples(BetonLoader(raw, TRAIN, order, num_workers=1)).items():
+        loader.index_sampler = replace(order, rank=rank)
+        for index, image in samples(loader).items():
             if index in expected:
                 assert torch.equal(image, expected[index])
 
@@ -139,12 +147,11 @@ def area_weights(length, size=16):
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_evaluation_on_ranks_pads_with_label_minus_one(sequential, raw, arrays, world_size):
+def test_evaluation_on_ranks_pads_with_label_minus_one(raw, arrays, world_size):
     labels = []
+    loader = BetonLoader(raw, FULL, DistributedBatchSampler(101, 20), num_workers=1)
     for rank in range(world_size):
-        loader = BetonLoader(
-            raw, FULL, DistributedBatchSampler(101, 20, rank, world_size), num_workers=1
-        )
+        loader.index_sampler = DistributedBatchSampler(101, 20, rank, world_size)
         for number, (images, batch) in enumerate(loader):
             assert torch.equal(batch == -1, torch.from_numpy(loader.batch_indices(number)) == -1)
             counted = images[batch != -1]
@@ -156,7 +163,7 @@ def test_evaluation_on_ranks_pads_with_label_minus_one(sequential, raw, arrays, 
 
 
 @pytest.mark.parametrize("done", [1, 6, 11])
-def test_resumes_exactly_with_batches_prefetched(training, raw, done):
+def test_resumes_exactly_with_batches_prefetched(training, one_thread, done):
     expected = epoch(training, 5)
     training.set_epoch(5)
     iterator = iter(training)
@@ -164,11 +171,10 @@ def test_resumes_exactly_with_batches_prefetched(training, raw, done):
         next(iterator)
     state = training.state_dict()
     iterator.close()
-    resumed = BetonLoader(raw, TRAIN, training.index_sampler, num_workers=1)
-    resumed.load_state_dict(state)
-    assert equal(list(resumed), expected[done:])
+    one_thread.load_state_dict(state)
+    assert equal(list(one_thread), expected[done:])
     training.set_epoch(6)
-    assert equal(list(resumed), list(training))
+    assert equal(list(one_thread), list(training))
 
 
 def test_pages_read_ahead_and_a_quasi_random_order_give_the_same_pixels(training, raw):
@@ -193,7 +199,7 @@ def test_another_image_size_needs_no_new_compilation(training):
     epoch(training)
     view = training.crop
     try:
-        training.crop = replace(view, height=12, width=12)
+        training.set_image_size(12)
         start = time.perf_counter()
         assert next(iter(training))[0].shape == (8, 3, 12, 12)
         assert time.perf_counter() - start < 1
