@@ -4,22 +4,59 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from eca_lightning.utils.arguments import OneLineErrors
+from eca_lightning.utils.checks import require_known
+
+LIGHTNING = "lightning_cli.lightning_cli"
+"""Where Lightning's own commands live; every other command is a plain function."""
+
 COMMANDS = {
-    "fit": "train, validating after each epoch",
-    "validate": "score a checkpoint on the validation images",
-    "test": "score a checkpoint on the test images",
-    "predict": "write the best classes of images to a table, or the objects on them",
-    "data": "write data sets; verify and describe .beton files",
-    "models": "list the networks of the paper: parameters and operations, counted and as printed",
-    "benchmark": "measure the speed of loaders, models and runs on more devices",
-    "compare": "train a grid of variants and seeds, and compare the variants",
-    "attention": "draw what the attention of a trained classifier does",
-    "import": "make a checkpoint of weights of the original project, torchvision or timm",
-    "export": "write a trained network as ONNX, torch.export program or .safetensors",
+    "fit": ("train, validating after each epoch", LIGHTNING),
+    "validate": ("score a checkpoint on the validation images", LIGHTNING),
+    "test": ("score a checkpoint on the test images", LIGHTNING),
+    "predict": ("write the classes of images, or the objects on them, to a file", LIGHTNING),
+    "data write fashion-coco": (
+        "compose scenes of Fashion-MNIST's clothes for object detection",
+        "detection.demo.write_fashion_coco.write_fashion_coco",
+    ),
+    "data write fashion-mnist": (
+        "write Fashion-MNIST to .beton files",
+        "data.datasets.torchvision.write_fashion_mnist",
+    ),
+    "data write image-folder": (
+        "write folders of images to .beton files",
+        "data.datasets.image_folder.write_image_folder",
+    ),
+    "data write torchvision": (
+        "write a classification data set of torchvision to .beton files",
+        "data.datasets.torchvision.write_torchvision",
+    ),
+    "data verify": ("decode every sample of .beton files", "data.ffcv.verify.verify"),
+    "data info": ("describe .beton files", "data.ffcv.verify.info"),
+    "models": ("compare parameters and FLOPs with the paper's", "paper.command.models"),
+    "benchmark loader": ("time data loaders", "benchmarks.loader.benchmark_loader"),
+    "benchmark model": ("time networks", "benchmarks.model.benchmark_model"),
+    "benchmark scaling": (
+        "time a run on 1, 2, ... devices",
+        "benchmarks.scaling.benchmark_scaling",
+    ),
+    "compare": ("train a grid of variants and seeds, and compare them", "compare.run.compare"),
+    "attention": ("draw the attention of a trained classifier", "explain.command.attention"),
+    "import": (
+        "make a checkpoint of the original project's, torchvision's or timm's weights",
+        "classification.import_command.import_weights",
+    ),
+    "export": (
+        "write a trained network as ONNX, torch.export program or .safetensors",
+        "export.command.export",
+    ),
 }
+"""The words of each command, what it does, and the function behind it."""
+
 _CLEAR_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 _LOST_WORKER = "DataLoader worker"
 """How torch's error begins when a process that decodes images was killed; it can come anywhere."""
@@ -29,12 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
     Raises:
-        SystemExit: With status 2 on bad input, after one line that says what to mend; so too where
-            the loss, the disk or a process of the loader fails.
+        SystemExit: If the input is bad, or the loss, the disk or a process of the loader fails:
+            status 2, after one line that says what is wrong and the remedy.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        _run(arguments)
+        _run([_with_underscores(argument) for argument in given])
     except (*_CLEAR_ERRORS, RuntimeError) as error:
         message = _clear_message(error)
         if message is None or "ECA_LIGHTNING_TRACEBACK" in os.environ:
@@ -43,26 +80,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
+def load(function: str) -> Callable[..., Any]:
+    """Import the function behind a command; late, so that help is quick."""
+    module, _, name = function.rpartition(".")
+    loaded: Callable[..., Any] = getattr(import_module(f"eca_lightning.{module}"), name)
+    return loaded
+
+
 def _run(arguments: list[str]) -> None:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(_help())
-    elif command not in COMMANDS:
-        print(f"eca-lightning: error: unknown command '{command}'\n\n{_help()}", file=sys.stderr)
-        sys.exit(2)
-    elif command in ("fit", "validate", "test", "predict"):
-        from eca_lightning.lightning_cli import lightning_cli
+        return
+    require_known(command, dict.fromkeys(words.split()[0] for words in COMMANDS), "command")
+    found = {words: where for words, (_, where) in COMMANDS.items() if words.split()[0] == command}
+    if LIGHTNING in found.values():
+        load(LIGHTNING)(arguments)
+        return
+    from jsonargparse import ArgumentParser, auto_cli
 
-        lightning_cli(arguments)
-    else:
-        from jsonargparse import auto_cli
+    auto_cli(
+        _nested({words: load(where) for words, where in found.items()}),
+        args=arguments,
+        parser_class=type("Parser", (OneLineErrors, ArgumentParser), {}),
+        prog="eca-lightning",
+        as_positional=arguments[1:2] != ["write"] or arguments[2:3] == ["torchvision"],
+    )
 
-        auto_cli(
-            {command: _functions(command)},
-            args=[_with_underscores(argument) for argument in arguments],
-            prog="eca-lightning",
-            as_positional=arguments[1:2] != ["write"] or arguments[2:3] == ["torchvision"],
-        )
+
+def _nested(functions: dict[str, Callable[..., Any]]) -> dict[str, Any]:
+    """Turn the words of commands into one level of a dict each, as jsonargparse takes them."""
+    nested: dict[str, Any] = {}
+    for words, function in functions.items():
+        *groups, last = words.split()
+        level = nested
+        for group in groups:
+            level = level.setdefault(group, {})
+        level[last] = function
+    return nested
 
 
 def _with_underscores(argument: str) -> str:
@@ -73,68 +128,16 @@ def _with_underscores(argument: str) -> str:
     return option + equals + value
 
 
-def _functions(command: str) -> Callable[..., Any] | dict[str, Any]:
-    """Look up the plain functions behind a command; imported late, so that help is quick."""
-    if command == "models":
-        from eca_lightning.paper.command import models
-
-        return models
-    if command == "benchmark":
-        from eca_lightning.benchmarks.loader import benchmark_loader
-        from eca_lightning.benchmarks.model import benchmark_model
-        from eca_lightning.benchmarks.scaling import benchmark_scaling
-
-        return {
-            "_help": COMMANDS["benchmark"],
-            "loader": benchmark_loader,
-            "model": benchmark_model,
-            "scaling": benchmark_scaling,
-        }
-    if command == "compare":
-        from eca_lightning.compare.run import compare
-
-        return compare
-    if command == "attention":
-        from eca_lightning.explain.command import attention
-
-        return attention
-    if command == "import":
-        from eca_lightning.classification.import_command import import_weights
-
-        return import_weights
-    if command == "export":
-        from eca_lightning.export.command import export
-
-        return export
-    from eca_lightning.data.datasets.image_folder import write_image_folder
-    from eca_lightning.data.datasets.torchvision import write_fashion_mnist, write_torchvision
-    from eca_lightning.data.ffcv.verify import info, verify
-    from eca_lightning.detection.demo.write_fashion_coco import write_fashion_coco
-
-    return {
-        "_help": COMMANDS["data"],
-        "write": {
-            "_help": "write images to .beton files, or compose scenes for object detection",
-            "fashion-coco": write_fashion_coco,
-            "fashion-mnist": write_fashion_mnist,
-            "image-folder": write_image_folder,
-            "torchvision": write_torchvision,
-        },
-        "verify": verify,
-        "info": info,
-    }
-
-
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    lines = [f"  {words:<{width}}  {about}" for words, (about, _) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: eca-lightning COMMAND [options]",
             "",
             *lines,
             "",
-            "eca-lightning COMMAND --help explains a command. Start with",
+            "eca-lightning COMMAND --help lists the options of a command. Start with",
             "  eca-lightning data write fashion-mnist",
             "  eca-lightning fit --config configs/quickstart.yaml",
         ]
@@ -142,9 +145,9 @@ def _help() -> str:
 
 
 def _clear_message(error: BaseException | None) -> str | None:
-    """What to mend, if this package raised the error by itself, or a loader lost a process.
+    """Return the message of an error that this package raised, or of a lost loader process.
 
-    It may lie behind others: jsonargparse raises one of its own when a constructor fails.
+    It may be the cause of others: jsonargparse raises one of its own when a constructor fails.
     """
     while error is not None:
         if isinstance(error, RuntimeError) and str(error).startswith(_LOST_WORKER):
