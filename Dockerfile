@@ -11,8 +11,8 @@
 # /workspace/runs, as user 1000; --ipc host gives the ranks of a node shared memory enough:
 #
 #   docker run --rm --init --gpus all --ipc host -v /data/imagenet_ffcv:/workspace/data/imagenet:ro \
-#     -v "$PWD/runs:/workspace/runs" eca-lightning fit --config configs/imagenet/eca_resnet50_paper.yaml \
-#     --config configs/trainer/gpu8.yaml --data.batch_size 32 --ckpt_path auto
+#     -v "$PWD/runs:/workspace/runs" eca-lightning fit --config configs/imagenet/resnet50_paper.yaml \
+#     --model.backbone.attention eca --config configs/trainer/gpu8.yaml --data.batch_size 32 --ckpt_path auto
 #
 # An index of your own for pip: docker build --secret id=pip,src=$HOME/.config/pip/pip.conf .
 #

@@ -1,50 +1,60 @@
-"""LightningCLI, with what this application adds: callbacks, checks and closing words."""
+"""LightningCLI, with what this application adds: callbacks, checks and a run's logger and name."""
 
+import inspect
 import logging
-import sys
 import warnings
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
-from eca_lightning.classification.callbacks.writer import PredictionWriter
-from eca_lightning.detection.callbacks.writer import DetectionWriter
+import eca_lightning
+from eca_lightning import DetectionWriter, PredictionWriter
 from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.loss_guard import LossGuard
-from eca_lightning.training.callbacks.progressive_resizing import ProgressiveResizing
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from eca_lightning.training.resuming import (
-    SameStart,
-    checkpoint_folder,
-    newest_checkpoint,
-    require_writable,
-)
+from eca_lightning.training.resuming import SameStart, choose_newest_checkpoint, require_writable
+from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
+from eca_lightning.utils.arguments import OneLineErrors
 
-AUTO = "auto"
-"""A ``--ckpt_path``: the newest whole checkpoint of the run, or none if there is none yet."""
+_PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
+    "output": (Path, "file to write: .csv, .jsonl or .parquet (classifier), .json (detector)"),
+    "top": (int, "classifier: number of classes to write for each image"),
+    "annotated": (bool, "detector: whether to write annotated images"),
+    "min_score": (float, "detector: minimum score of the objects that are drawn"),
+}
+
+
+class _Parser(OneLineErrors, LightningArgumentParser):
+    pass
 
 
 class EcaLightningCLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what every run has: checkpoints, predictions and the size of its images."""
+        """Add what every run has: checkpoints and reports."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_argument(
+            "--reports",
+            type=list[Callback] | None,
+            default=None,
+            sub_configs=True,
+            help="callbacks that log and draw, but do not change training",
+        )
         parser.add_argument(
             "--async_checkpoints",
             type=bool,
             default=False,
             help="write checkpoints in the background, from a copy of all states in the device's "
-            "memory; a run that is killed meanwhile goes on from the one before",
+            "memory; a run that is killed meanwhile resumes from the one before",
         )
         parser.set_defaults(
             {
@@ -55,9 +65,15 @@ class EcaLightningCLI(LightningCLI):
                 "checkpoint.enable_version_counter": False,
             }
         )
-        parser.add_lightning_class_args(PredictionWriter, "predictions")  # of classifiers
-        parser.add_lightning_class_args(DetectionWriter, "detections")
-        parser.add_argument("--progressive_resizing", type=dict[str, int | None], default={})
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            for name, (kind, about) in _PREDICT_OPTIONS.items():
+                parser.add_argument(f"--{name}", type=kind | None, default=None, help=about)
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint before Lightning lets its hyper-parameters replace the config's."""
@@ -65,9 +81,10 @@ class EcaLightningCLI(LightningCLI):
         options = self.config[command] if command else self.config
         self._start_step = -1
         self._given: dict[str, Any] = {}
-        auto = options.get("ckpt_path") == AUTO
-        if auto:
-            self._find_checkpoint(command, options)
+        if options.get("ckpt_path") == "auto":
+            if command != "fit":
+                raise ValueError("--ckpt_path auto is for fit: name the checkpoint")
+            self._given = choose_newest_checkpoint(options)
         path = options.get("ckpt_path")
         if path and path not in ("best", "last", "hpc") and "://" not in str(path):
             checkpoint = read_checkpoint(Path(path))
@@ -78,62 +95,67 @@ class EcaLightningCLI(LightningCLI):
                 given = options["model.init_args"].as_dict()
                 if differences := task.architecture_differences(saved, given):
                     raise ValueError(f"{path} is of another architecture: {differences}")
-        if auto:  # TensorBoard forgets what an earlier attempt logged of later steps
-            self._choose(options, "trainer.logger.init_args.purge_step", self._start_step + 1)
         super()._parse_ckpt_path()
 
-    def _find_checkpoint(self, command: str | None, options: Namespace) -> None:
-        """Put the run's newest checkpoint, and its folder, in the place of ``auto``."""
-        if command != "fit":
-            raise ValueError("--ckpt_path auto is for fit: name the checkpoint")
-        folder = checkpoint_folder(options)
-        path = newest_checkpoint(folder)
-        self._given["ckpt_path"] = AUTO
-        options["ckpt_path"] = str(path) if path else None
-        self._choose(options, "trainer.logger.init_args.version", folder.parent.name)
-
-    def _choose(self, options: Namespace, key: str, value: Any) -> None:
-        """Set an option that is left open, for this start alone."""
-        if key in options and options[key] is None:
-            self._given[key] = None
-            options[key] = value
+    def before_instantiate_classes(self) -> None:
+        """Refuse to train for the 1000 epochs that Lightning takes where none are given."""
+        limits = self.config.get("fit.trainer", {})
+        ends = [limits.get(key) for key in ("max_epochs", "max_time", "fast_dev_run")]
+        if limits and not any(ends) and limits["max_steps"] < 0:
+            raise ValueError(
+                "trainer.max_epochs is not set: add a schedule, such as "
+                "--config configs/schedules/ffcv16.yaml, or --trainer.max_epochs"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add what lets a run survive, whatever callbacks and plugins the config has."""
-        plugins = self._get(self.config_init, "trainer").get("plugins") or []
-        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+        """Add the reports, and what lets a run survive, whatever callbacks the config has."""
+        options = self._get(self.config_init, "trainer")
+        plugins = _as_list(options.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             writer = AtomicCheckpointIO()
             in_background = self._get(self.config_init, "async_checkpoints")
             plugins.append(AsyncCheckpointIO(writer) if in_background else writer)
-        trainer: Any = super().instantiate_trainer(plugins=plugins, **kwargs)
+        callbacks = _as_list(self._get(self.config_init, "reports"))
+        callbacks += _as_list(options.get("callbacks"))
+        if self.subcommand == "predict":
+            callbacks += self._prediction_writer()
+        trainer: Any = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
         trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
-        if resizing := self._get(self.config_init, "progressive_resizing"):
-            trainer.callbacks.append(ProgressiveResizing(**resizing))
         return trainer
 
+    def _prediction_writer(self) -> list[Callback]:
+        """Create the writer that fits the model, with the options of ``predict`` that are given."""
+        options = {name: self._get(self.config_init, name) for name in _PREDICT_OPTIONS}
+        given = {name: value for name, value in options.items() if value is not None}
+        writers: tuple[Any, ...] = (PredictionWriter, DetectionWriter)
+        writer = next((w for w in writers if isinstance(self.model, w.task)), None)
+        known = inspect.signature(writer).parameters if writer else {}
+        for name in given.keys() - known.keys():
+            raise ValueError(f"--{name} is not for {type(self.model).__name__}: leave it out")
+        return [writer(**given)] if writer else []
+
     def after_instantiate_classes(self) -> None:
-        """Have the run's folder keep the options as they were given."""
+        """Save the options to the run's folder as they were given."""
         options = self.config[self.subcommand] if self.subcommand else self.config
         for key, value in self._given.items():
             options[key] = value
 
     @rank_zero_only
     def before_fit(self) -> None:
-        """Find out now if the run cannot be saved."""
+        """Check before training that the run can be saved."""
         trainer: Any = self.trainer
         if not trainer.fast_dev_run:
             require_writable(Path(trainer.log_dir or trainer.default_root_dir))
 
     def before_predict(self) -> None:
-        """Write predictions without keeping all of them: a folder's masks would fill the memory."""
+        """Keep no predictions once they are written: a folder's masks would fill the memory."""
         options = self.config_init[self.subcommand]
         if options.get("return_predictions") is None:
             options["return_predictions"] = False
 
     @rank_zero_only
     def after_fit(self) -> None:
-        """Say what was reached, and where it lies."""
+        """Print the best score and where it is."""
         checkpoint = self.trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             if checkpoint.best_model_score is not None:
@@ -153,26 +175,38 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
             result are ready to be used.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
-    # Lightning calls what torch and jsonargparse have deprecated; its users cannot mend that.
+    # Lightning calls what torch and jsonargparse have deprecated, which its users cannot change.
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
-    # A run of its own folder is as it should be, and our loaders tell the indices themselves.
+    # A run's own folder exists when it is resumed, and our loaders give the indices themselves.
     warnings.filterwarnings(
         "ignore",
-        message="The dirpath has changed|Couldn't infer the batch ind|Checkpoint directory",
+        message="The dirpath has changed|Couldn't infer the batch ind|Checkpoint directory|"
+        "LightningCLI's args parameter",
     )
+    for name in dir(eca_lightning):  # jsonargparse finds classes by short names once imported
+        getattr(eca_lightning, name)
+    logger = {"save_dir": "runs", "name": run_name(arguments), "default_hp_metric": False}
     return EcaLightningCLI(
         LightningModule,
         LightningDataModule,
+        trainer_defaults={"logger": {"class_path": "TensorBoardLogger", "init_args": logger}},
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
         # Each logged run has a folder of its own; without a logger the last run's config may go.
         save_config_kwargs={"overwrite": True},
+        parser_class=_Parser,
         parser_kwargs={"prog": "eca-lightning"},
-        args=None if arguments == sys.argv[1:] else arguments,
+        args=arguments,
         run=run,
     )
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

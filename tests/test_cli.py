@@ -49,9 +49,9 @@ def config(folder, **data):
     }
     run["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "log_every_n_steps": 1}
     run["trainer"]["val_check_interval"] = 1.0
-    run["trainer"]["callbacks"] = str(CONFIGS / "trainer" / "callbacks.yaml")
-    run["trainer"]["logger"]["init_args"]["save_dir"] = str(folder / "runs")
-    path = folder / "run.yaml"
+    run["trainer"]["logger"] = {"init_args": {"save_dir": str(folder / "runs")}}
+    run["reports"] = str(CONFIGS / "reports" / "classification.yaml")
+    path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(run))
     return path
 
@@ -86,7 +86,7 @@ def fails(capsys, *arguments):
 
 
 def best(work):
-    return work / "runs" / "quickstart" / "version_0" / "checkpoints" / "best.ckpt"
+    return work / "runs" / "small" / "version_0" / "checkpoints" / "best.ckpt"
 
 
 def test_fit_learns_and_leaves_a_checkpoint_that_stands_alone(work):
@@ -114,22 +114,22 @@ def test_validate_repeats_the_figure_of_training(work, capsys):
     reached = max(event.value for event in events.Scalars("val/top1"))
     assert reached > 0.9
     capsys.readouterr()
-    main(["validate", "--config", str(work / "run.yaml"), "--ckpt_path", str(best(work))])
+    main(["validate", "--config", str(work / "small.yaml"), "--ckpt_path", str(best(work))])
     (printed,) = re.findall(r"val/top1\D*([\d.]+)", capsys.readouterr().out)
     assert f"{float(printed):.4f}" == f"{reached:.4f}"
 
 
 def test_test_scores_another_set(work, capsys):
     options = ["--data.test", str(work / "val.beton"), "--ckpt_path", str(best(work))]
-    main(["test", "--config", str(work / "run.yaml"), *options])
+    main(["test", "--config", str(work / "small.yaml"), *options])
     assert "test/top1" in capsys.readouterr().out
 
 
 def test_predict_names_every_image_of_a_folder(work, tmp_path):
     folder, table = work / "images" / "val", tmp_path / "photos.csv"
-    options = ["--data.predict", str(folder), "--predictions.output", str(table)]
+    options = ["--data.predict", str(folder), "--output", str(table)]
     checkpoint = ["--ckpt_path", str(best(work)), "--data.num_workers", "0"]
-    main(["predict", "--config", str(work / "run.yaml"), *options, *checkpoint])
+    main(["predict", "--config", str(work / "small.yaml"), *options, *checkpoint])
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == sorted(str(path) for path in folder.rglob("*.png"))
@@ -147,9 +147,9 @@ def test_predict_takes_images_in_other_ways(work, tmp_path, source):
     if source == "image":
         del expected[1:]
     sources = {"glob": folder / "r*" / "*.png", "list": "list.txt", "image": expected[0]}
-    options = ["--data.predict", str(sources[source]), "--predictions.output", "table.jsonl"]
+    options = ["--data.predict", str(sources[source]), "--output", "table.jsonl"]
     checkpoint = ["--ckpt_path", str(best(work)), "--data.num_workers", "0"]
-    main(["predict", "--config", str(work / "run.yaml"), *options, *checkpoint])
+    main(["predict", "--config", str(work / "small.yaml"), *options, *checkpoint])
     rows = [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()]
     assert [row["image"] for row in rows] == list(map(str, expected))
     assert {row["class_1"] for row in rows} == {"red"}
@@ -159,8 +159,8 @@ def test_predict_goes_on_without_what_it_cannot_read(work, tmp_path, capsys):
     good = work / "images" / "val" / "red" / "00.png"
     (tmp_path / "bad.png").write_text("no image")
     (tmp_path / "list.txt").write_text(f"bad.png\n{good}\n")
-    run = ["predict", "--config", str(work / "run.yaml"), "--data.predict", "list.txt"]
-    run += ["--ckpt_path", str(best(work)), "--predictions.output", "table.jsonl"]
+    run = ["predict", "--config", str(work / "small.yaml"), "--data.predict", "list.txt"]
+    run += ["--ckpt_path", str(best(work)), "--output", "table.jsonl"]
     main(run)
     bad, read = map(json.loads, (tmp_path / "table.jsonl").read_text().splitlines())
     assert (bad["image"], bad["class_1"]) == ("bad.png", None)
@@ -176,18 +176,20 @@ def test_predict_goes_on_without_what_it_cannot_read(work, tmp_path, capsys):
     ("option", "value", "message"),
     [
         ("--data.predict", "*.tiff", "data.predict: *.tiff matches no image"),
-        ("--predictions.output", "table.xls", "let table.xls end in .csv, .jsonl, .parquet"),
+        ("--output", "table.xls", "let table.xls end in .csv, .jsonl, .parquet"),
     ],
 )
 def test_predict_says_at_once_what_is_wrong(work, capsys, option, value, message):
-    run = ["predict", "--config", work / "run.yaml", "--ckpt_path", best(work)]
+    run = ["predict", "--config", work / "small.yaml", "--ckpt_path", best(work)]
     assert message in fails(capsys, *run, option, value)
 
 
 def test_predict_reads_a_beton_too(work, tmp_path):
     table = tmp_path / "table.csv"
-    options = ["--data.predict", str(work / "val.beton"), "--predictions.output", str(table)]
-    main(["predict", "--config", str(work / "run.yaml"), *options, "--ckpt_path", str(best(work))])
+    options = ["--data.predict", str(work / "val.beton"), "--output", str(table)]
+    main(
+        ["predict", "--config", str(work / "small.yaml"), *options, "--ckpt_path", str(best(work))]
+    )
     with table.open() as file:
         assert [row["image"] for row in csv.DictReader(file)] == [str(i) for i in range(21)]
 
@@ -197,7 +199,7 @@ def test_interrupted_run_goes_on_as_if_it_had_not_been(work, tmp_path, monkeypat
         if self.current_epoch == 1:
             raise KeyError("power cut")
 
-    command = ["fit", "--config", str(work / "run.yaml"), "--trainer.logger.save_dir"]
+    command = ["fit", "--config", str(work / "small.yaml"), "--trainer.logger.save_dir"]
     with monkeypatch.context() as patch:
         patch.setattr(ImageClassifier, "on_train_epoch_end", stop_in_the_second_epoch)
         with pytest.raises(KeyError, match="power cut"):
@@ -218,7 +220,7 @@ def test_auto_starts_afresh_and_goes_on_in_the_same_folder(work, tmp_path, monke
         if self.global_step == 8:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    command = ["fit", "--config", str(work / "run.yaml"), "--ckpt_path", "auto"]
+    command = ["fit", "--config", str(work / "small.yaml"), "--ckpt_path", "auto"]
     command += ["--trainer.logger.save_dir", str(tmp_path), "--async_checkpoints", "true"]
     with monkeypatch.context() as patch:
         patch.setattr(ImageClassifier, "on_train_batch_start", stop_in_the_second_epoch)
@@ -228,9 +230,9 @@ def test_auto_starts_afresh_and_goes_on_in_the_same_folder(work, tmp_path, monke
     (last,) = tmp_path.rglob("last.ckpt")
     assert torch.load(last, weights_only=True)["global_step"] == 9
     main(command)
-    assert [path.name for path in (tmp_path / "quickstart").iterdir()] == ["version_0"]
+    assert [path.name for path in (tmp_path / "small").iterdir()] == ["version_0"]
     assert same_weights(last, best(work).with_name("last.ckpt"))
-    config = yaml.safe_load((tmp_path / "quickstart" / "version_0" / "config.yaml").read_text())
+    config = yaml.safe_load((tmp_path / "small" / "version_0" / "config.yaml").read_text())
     assert config["ckpt_path"] == "auto"
     assert config["trainer"]["logger"]["init_args"]["version"] is None
     before = last.stat().st_mtime_ns
@@ -239,10 +241,10 @@ def test_auto_starts_afresh_and_goes_on_in_the_same_folder(work, tmp_path, monke
 
 
 def test_auto_takes_the_one_before_a_damaged_one_and_says_so(work, tmp_path):
-    run = tmp_path / "quickstart" / "version_3"
+    run = tmp_path / "small" / "version_3"
     shutil.copytree(best(work).parents[1], run)
     last = run / "checkpoints" / "last.ckpt"
-    command = ["fit", "--config", str(work / "run.yaml"), "--ckpt_path", "auto"]
+    command = ["fit", "--config", str(work / "small.yaml"), "--ckpt_path", "auto"]
     command += ["--trainer.logger.save_dir", str(tmp_path)]
     os.truncate(last, last.stat().st_size // 2)
     with pytest.warns(UserWarning, match=r"last\.ckpt is damaged .*Going on from the one before"):
@@ -251,14 +253,14 @@ def test_auto_takes_the_one_before_a_damaged_one_and_says_so(work, tmp_path):
 
 
 def test_auto_is_for_fit(work, capsys):
-    error = fails(capsys, "validate", "--config", work / "run.yaml", "--ckpt_path", "auto")
+    error = fails(capsys, "validate", "--config", work / "small.yaml", "--ckpt_path", "auto")
     assert "--ckpt_path auto is for fit" in error
 
 
 def test_folder_that_cannot_be_written_to(work, capsys, tmp_path):
     (tmp_path / "file").touch()
     options = ["--trainer.logger.save_dir", tmp_path / "file"]
-    error = fails(capsys, "fit", "--config", work / "run.yaml", *options)
+    error = fails(capsys, "fit", "--config", work / "small.yaml", *options)
     assert "cannot write to the run's folder" in error
 
 
@@ -270,7 +272,7 @@ def test_disk_that_cannot_be_written_to(work, capsys, tmp_path):
         pytest.skip("this process may not mount file systems")
     try:
         options = ["--trainer.logger.save_dir", disk]
-        error = fails(capsys, "fit", "--config", work / "run.yaml", *options)
+        error = fails(capsys, "fit", "--config", work / "small.yaml", *options)
         assert "Read-only file system" in error
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
@@ -278,7 +280,7 @@ def test_disk_that_cannot_be_written_to(work, capsys, tmp_path):
 
 def test_a_trial_run_leaves_nothing_and_points_nowhere(work, tmp_path, capsys):
     options = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.fast_dev_run", "1"]
-    main(["fit", "--config", str(work / "run.yaml"), *options])
+    main(["fit", "--config", str(work / "small.yaml"), *options])
     assert "tensorboard" not in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -286,7 +288,7 @@ def test_a_trial_run_leaves_nothing_and_points_nowhere(work, tmp_path, capsys):
 def test_one_cycle_cannot_be_prolonged(work, capsys, tmp_path):
     last = best(work).with_name("last.ckpt")
     options = ["--trainer.logger.save_dir", tmp_path, "--trainer.max_epochs", "4"]
-    error = fails(capsys, "fit", "--config", work / "run.yaml", "--ckpt_path", last, *options)
+    error = fails(capsys, "fit", "--config", work / "small.yaml", "--ckpt_path", last, *options)
     assert "18 steps and this run's 24" in error
 
 
@@ -302,23 +304,106 @@ def test_data_info_and_verify(work, capsys, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert stop.value.code == 0
     assert "usage: eca-lightning" in capsys.readouterr().out
 
 
-def test_help_lists_the_commands_and_an_unknown_one_fails():
-    program = [sys.executable, "-m", "eca_lightning"]
-    shown = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True)
+def test_help_lists_the_commands_without_importing_torch():
+    code = "import sys; from eca_lightning.cli import main; main(['--help']); "
+    code += "sys.exit('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(f"  {command} " in shown.stdout for command in COMMANDS)
-    unknown = subprocess.run([*program, "train"], capture_output=True, text=True, check=False)
-    assert unknown.returncode == 2
-    assert "unknown command 'train'" in unknown.stderr
+
+
+def test_unknown_command(capsys):
+    error = fails(capsys, "tain")
+    assert "unknown command 'tain'" in error
+    assert "known: fit, validate, test, predict, data, " in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["fit", "--model.backbone.atention", "eca"], "--backbone.atention"),
+        (["fit", "--data.batch_size", "many"], "batch_size"),
+        (["fit", "--trainer.max_epochs", "many"], "trainer.max_epochs"),
+        (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["fit", "--data", "ImageFolder"], "ImageFolder"),
+        (["fit", "--top", "3"], "unrecognized arguments: --top 3"),
+        (["predict", "--annotated", "true"], "--annotated is not for ImageClassifier"),
+        (["predict", "--min_score", "0.3"], "--min_score is not for ImageClassifier"),
+        (["fit", "--trainer.max_epochs", "null"], "trainer.max_epochs is not set: add a schedule"),
+    ],
+)
+def test_bad_options_are_one_line(work, capsys, options, message):
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([options[0], "--config", str(work / "small.yaml"), *options[1:]])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("eca-lightning: error: ")
+    assert message in error
+    assert len(error) < 300
+
+
+def printed(capsys, *arguments):
+    """The resolved options of a run."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *arguments, "--print_config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+FFCV = ["--config", str(CONFIGS / "imagenet" / "resnet50_ffcv.yaml")]
+FFCV40 = ["--config", str(CONFIGS / "schedules" / "ffcv40.yaml")]
+GPU8 = ["--config", str(CONFIGS / "trainer" / "gpu8.yaml")]
+ECA = ["--model.backbone.attention", "eca"]
+
+
+@pytest.mark.parametrize("last", [[*ECA, *GPU8, *FFCV40], [*FFCV40, *GPU8, *ECA]])
+def test_axes_compose_in_any_order(capsys, last):
+    run = printed(capsys, *FFCV, *last)
+    assert run["model"]["init_args"]["backbone"]["attention"] == "eca"
+    assert (run["trainer"]["devices"], run["trainer"]["max_epochs"]) == (8, 40)
+    (resizing,) = run["trainer"]["callbacks"]
+    assert resizing["class_path"] == "eca_lightning.ProgressiveResizing"
+    logger = run["trainer"]["logger"]["init_args"]
+    assert (logger["save_dir"], logger["name"]) == ("runs", "resnet50_ffcv-ffcv40-eca")
+
+
+@pytest.mark.parametrize("option", ["--trainer.logger.name", "--trainer.logger.init_args.name"])
+def test_another_name_and_logger(capsys, option):
+    run = printed(capsys, *FFCV, option, "mine")
+    assert run["trainer"]["logger"]["init_args"]["name"] == "mine"
+    assert run["trainer"]["logger"]["class_path"].endswith(".TensorBoardLogger")
+    run = printed(capsys, *FFCV, "--trainer.logger", "CSVLogger")
+    assert run["trainer"]["logger"]["class_path"].endswith(".CSVLogger")
+    assert run["trainer"]["logger"]["init_args"]["name"] == "resnet50_ffcv"
+    assert printed(capsys, *FFCV, "--trainer.logger", "false")["trainer"]["logger"] is False
+
+
+def test_callbacks_are_appended_to_those_of_files_before(capsys):
+    v2 = ["--config", str(CONFIGS / "imagenet" / "resnet50_v2.yaml")]
+    callback = ["--trainer.callbacks+=ProgressiveResizing", "--trainer.callbacks.min_size=64"]
+    for last, size in ((FFCV40, 160), (callback, 64)):
+        callbacks = printed(capsys, *v2, *last)["trainer"]["callbacks"]
+        names = [c["class_path"].rpartition(".")[2] for c in callbacks]
+        assert names == ["ProgressiveResizing", "ExponentialMovingAverage", "ProgressiveResizing"]
+        assert callbacks[2]["init_args"]["min_size"] == size
+
+
+def test_hyphens_are_underscores_and_short_names_classes(capsys):
+    options = ["--data", "ImageFolderDataModule", "--data.batch-size", "9", "--seed-everything=3"]
+    run = printed(capsys, *FFCV, *options)
+    assert run["data"]["class_path"] == "eca_lightning.ImageFolderDataModule"
+    assert run["data"]["init_args"]["batch_size"] == 9
+    assert run["seed_everything"] == 3
 
 
 @pytest.mark.parametrize("option", ["--data.train", "--data.val"])
 def test_missing_data_set(work, capsys, option):
-    error = fails(capsys, "fit", "--config", work / "run.yaml", option, "nowhere.beton")
+    error = fails(capsys, "fit", "--config", work / "small.yaml", option, "nowhere.beton")
     assert "nowhere.beton" in error
     assert "eca-lightning data write" in error
 
@@ -326,7 +411,7 @@ def test_missing_data_set(work, capsys, option):
 def test_truncated_beton(work, capsys, tmp_path):
     broken = tmp_path / "broken.beton"
     broken.write_bytes((work / "train.beton").read_bytes()[:-1000])
-    error = fails(capsys, "fit", "--config", work / "run.yaml", "--data.train", broken)
+    error = fails(capsys, "fit", "--config", work / "small.yaml", "--data.train", broken)
     assert str(broken) in error
 
 
@@ -351,7 +436,7 @@ def test_file_that_is_no_image(work, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.backbone.attention", "ecaa"], "eca, eca_ns, se,"),
+        (["--model.backbone.attention", "ecaa"], "did you mean 'eca'?"),
         (["--model.backbone.name", "resnet51"], "resnet18, resnet34, resnet50"),
         (["--model.backbone.attention_options.kernel", "4"], "odd"),
         (["--data.batch_size", "0"], "batch_size must be at least 1"),
@@ -360,19 +445,19 @@ def test_file_that_is_no_image(work, capsys, tmp_path):
     ],
 )
 def test_bad_options(work, capsys, options, message):
-    assert message in fails(capsys, "fit", "--config", work / "run.yaml", *options)
+    assert message in fails(capsys, "fit", "--config", work / "small.yaml", *options)
 
 
 def test_checkpoint_of_another_architecture(work, capsys):
     options = ["--model.backbone.attention", "se", "--ckpt_path", best(work)]
-    error = fails(capsys, "validate", "--config", work / "run.yaml", *options)
+    error = fails(capsys, "validate", "--config", work / "small.yaml", *options)
     assert "attention is 'eca' in the checkpoint and 'se' here" in error
 
 
 def test_damaged_checkpoint(work, capsys, tmp_path):
     damaged = tmp_path / "damaged.ckpt"
     damaged.write_bytes(best(work).read_bytes()[:5000])
-    error = fails(capsys, "validate", "--config", work / "run.yaml", "--ckpt_path", damaged)
+    error = fails(capsys, "validate", "--config", work / "small.yaml", "--ckpt_path", damaged)
     assert "damaged.ckpt is damaged or not a checkpoint" in error
 
 
@@ -390,7 +475,7 @@ class Trap:
 def test_code_in_a_checkpoint_is_not_run(work, capsys, tmp_path, command):
     trap, sprung = tmp_path / "trap.ckpt", tmp_path / "sprung"
     torch.save({"state_dict": {"fc.bias": torch.zeros(3)}, "args": Trap(sprung)}, trap)
-    run = [command, "--config", work / "run.yaml", "--ckpt_path", trap]
+    run = [command, "--config", work / "small.yaml", "--ckpt_path", trap]
     if command in ("import", "export"):
         run = [command, trap, tmp_path / ("new.ckpt" if command == "import" else "new.pt2")]
     assert "trap.ckpt" in fails(capsys, *run, *["--data.predict", work] * (command == "predict"))
@@ -403,12 +488,12 @@ def test_a_lost_worker_process_is_named_and_the_run_goes_on(work, capsys, tmp_pa
             for child in multiprocessing.active_children():
                 child.kill()
 
-    folder = yaml.safe_load((work / "run.yaml").read_text())
+    folder = yaml.safe_load((work / "small.yaml").read_text())
     folder["data"]["class_path"] = "eca_lightning.ImageFolderDataModule"
     images = {split: str(work / "images" / split) for split in ("train", "val")}
     folder["data"]["init_args"] |= images | {"num_workers": 1}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(folder))
-    command = ["fit", "--config", str(tmp_path / "run.yaml"), "--ckpt_path", "auto"]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(folder))
+    command = ["fit", "--config", str(tmp_path / "small.yaml"), "--ckpt_path", "auto"]
     command += ["--trainer.logger.save_dir", str(tmp_path)]
     with monkeypatch.context() as patch:
         patch.setattr(ImageClassifier, "on_train_batch_start", lose_a_worker)

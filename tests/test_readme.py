@@ -97,7 +97,7 @@ def test_yaml_goes_behind_a_run(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["eca-lightning"])
     (tmp_path / "second.yaml").write_text(code)
-    configs = ["configs/imagenet/eca_resnet50_paper.yaml", str(tmp_path / "second.yaml")]
+    configs = ["configs/imagenet/resnet50_paper.yaml", str(tmp_path / "second.yaml")]
     with pytest.raises(SystemExit):
         main(["fit", *(f"--config={path}" for path in configs), "--print_config"])
     used = yaml.safe_load(capsys.readouterr().out)
@@ -139,7 +139,7 @@ def test_files_that_are_written_about_exist(name):
         assert (ROOT / file).exists() or file in ADDED, file
 
 
-ADDED = {"configs/imagenet/cbam_resnet50_paper.yaml"}
+ADDED = {"configs/schedules/warmup_100.yaml"}
 """What docs/extending.md tells readers to add."""
 
 

@@ -40,8 +40,8 @@ trainer:
   devices: {}
   precision: 32-true
   max_epochs: 2
-progressive_resizing: {{}}
 """
+TEN_CLASSES = {"name: resnet50": "name: resnet50\n      num_classes: 10"}
 SMALLER = {
     "trainer/gpu.yaml": CPU.format(1),
     "trainer/gpu8.yaml": CPU.format(2),
@@ -50,20 +50,23 @@ SMALLER = {
         "resize_size: 256": "resize_size: 72",
         "batch_size: 256": "batch_size: 64",
     },
-    "data/imagenet_ffcv.yaml": {
+    "imagenet/resnet50_paper.yaml": TEN_CLASSES,
+    "imagenet/resnet50_ffcv.yaml": {
+        **TEN_CLASSES,
         "image_size: 256": "image_size: 64",
         "resize_size: 293": "resize_size: 72",
         "batch_size: 512": "batch_size: 32",
     },
-    "models/eca_resnet50.yaml": {"name: resnet50": "name: resnet50\nnum_classes: 10"},
-    "models/resnet50.yaml": {"name: resnet50": "name: resnet50\nnum_classes: 10"},
-    "tasks/eca_resnet50_ffcv.yaml": {"name: resnet50": "name: resnet50\n    num_classes: 10"},
-    "imagenet/eca_mobilenet_v2_paper.yaml": {
-        "batch_size: 96": "batch_size: 64",
-        "image_size: 224": "image_size: 64",
-        "resize_size: 256": "resize_size: 72",
+    "schedules/ffcv16.yaml": {
+        "min_size: 160": "min_size: 32",
+        "max_size: 192": "max_size: 64",
+        "start_epoch: 11": "start_epoch: 0",
+        "end_epoch: 13": "end_epoch: 1",
     },
-    "models/eca_mobilenet_v2.yaml": {"name: mobilenet_v2": "name: mobilenet_v2\nnum_classes: 10"},
+    "imagenet/mobilenet_v2_paper.yaml": {
+        "name: mobilenet_v2": "name: mobilenet_v2\n      num_classes: 10",
+        "batch_size: 96": "batch_size: 64\n    image_size: 64\n    resize_size: 72",
+    },
 }
 
 
@@ -113,7 +116,7 @@ def lay_out(folder: Path) -> None:
         else:
             for old, new in change.items():
                 if old not in text:
-                    sys.exit(f"configs/{name} has no '{old}' any more: mend {__file__}")
+                    sys.exit(f"configs/{name} has no '{old}' any more: update {__file__}")
                 text = text.replace(old, new)
         config.write_text(text.replace("num_workers: 12", "num_workers: 1"))
 
@@ -162,7 +165,7 @@ def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def check(folder: Path) -> None:
     """What the page promises must be there."""
-    last = folder / "runs/eca_resnet50_paper/version_1/checkpoints/last.ckpt"
+    last = folder / "runs/resnet50_paper-eca/version_1/checkpoints/last.ckpt"
     steps = 2 * (TRAINING * len(WNIDS) // (2 * 32))  # epochs of 32 images on each of two processes
     if torch.load(last, weights_only=True)["global_step"] != steps:
         sys.exit(f"{last} is not of {steps} steps: the run on eight GPUs was another one")

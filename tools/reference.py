@@ -45,14 +45,15 @@ A run has these keys:
 | `data` | the same of [FFCVDataModule](#ffcvdatamodule), \
 [ImageFolderDataModule](#imagefolderdatamodule) or [CocoDataModule](#cocodatamodule) |
 | `trainer` | [Lightning's Trainer](https://lightning.ai/docs/pytorch/stable/common/trainer.html): \
-`devices`, `num_nodes`, `precision`, `max_epochs`, `accumulate_grad_batches`, `callbacks` ... |
+`devices`, `num_nodes`, `precision`, `max_epochs`, `accumulate_grad_batches`, `callbacks` ... Its \
+`logger` is a TensorBoardLogger in `runs/RECIPE`, see [recipes.md](recipes.md) |
 | `checkpoint` | Lightning's ModelCheckpoint that writes `best.ckpt`: `monitor`, `mode`, \
 `every_n_train_steps` ... |
 | `last_checkpoint` | [LastCheckpoint](#lastcheckpoint), which writes `last.ckpt` |
 | `async_checkpoints` | whether checkpoints are written in the background |
-| `progressive_resizing` | [ProgressiveResizing](#progressiveresizing) |
-| `predictions`, `detections` | [PredictionWriter](#predictionwriter), \
-[DetectionWriter](#detectionwriter) |
+| `reports` | a list of [callbacks](#callbacks) that log and draw, or a file with them |
+| `output`, `top`, `annotated`, `min_score` | of `predict`: the options of \
+[PredictionWriter](#predictionwriter) or [DetectionWriter](#detectionwriter) |
 | `ckpt_path` | the checkpoint to go on from, to score or to predict with; for `fit` also `auto`, \
 see [training.md](training.md#stops-and-restarts) |
 | `weights_only` | whether Lightning reads of it nothing but tensors and plain values, \
@@ -65,8 +66,6 @@ ATTENTION = """\
 `attention` of a backbone is one of {names}. Each sits where its own paper puts it. These have
 `attention_options`, of which a list gives one value for each stage of the network:
 """
-
-LIGHTNINGS_COMMANDS = ("fit", "validate", "test", "predict")
 
 FILLED_IN = {
     "self",
@@ -109,18 +108,9 @@ def reference() -> str:
 
 def _commands() -> Iterator[tuple[str, Callable[..., Any]]]:
     """The functions behind the commands, with the words that call them."""
-
-    def walk(words: str, found: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
-        if isinstance(found, dict):
-            for word in found:
-                if word != "_help":
-                    yield from walk(f"{words} {word}", found[word])
-        else:
-            yield words, found
-
-    for command in cli.COMMANDS:
-        if command not in LIGHTNINGS_COMMANDS:
-            yield from walk(f"eca-lightning {command}", cli._functions(command))
+    for words, (_, function) in cli.COMMANDS.items():
+        if function != cli.LIGHTNING:
+            yield f"eca-lightning {words}", cli.load(function)
 
 
 def _docs(item: Any) -> Docstring:
@@ -163,7 +153,8 @@ def _options(item: Callable[..., Any]) -> list[Option]:
             continue
         signature = inspect.signature(function).parameters.values()
         variadic = {p.kind for p in signature} & {inspect.Parameter.VAR_KEYWORD}
-        found += [p for p in signature if p.kind not in variadic]
+        known = {p.name for p in found}
+        found += [p for p in signature if p.kind not in variadic and p.name not in known]
         if not variadic:  # it passes nothing on
             break
     made = {f.name: f.default_factory for f in fields(item)} if is_dataclass(item) else {}

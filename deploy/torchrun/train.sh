@@ -4,7 +4,7 @@
 # `eca-lightning fit`:
 #
 #   NNODES=2 RUN_ID=first RDZV_ENDPOINT=node0:29400 bash deploy/torchrun/train.sh \
-#     --config configs/imagenet/eca_resnet50_paper.yaml --config configs/trainer/gpu8.yaml --data.batch_size 16
+#     --config configs/imagenet/resnet50_paper.yaml --model.backbone.attention eca --config configs/trainer/gpu8.yaml --data.batch_size 16
 #
 #   NNODES          nodes: 1
 #   NPROC_PER_NODE  GPUs of each: 8

@@ -96,7 +96,8 @@ def _arguments(
         "trainer.log_every_n_steps": steps,
         "trainer.limit_val_batches": 0,
         "trainer.num_sanity_val_steps": 0,
-        "trainer.callbacks": [{"class_path": "eca_lightning.SpeedMonitor"}],
+        "reports": [{"class_path": "eca_lightning.SpeedMonitor"}],
+        "trainer.callbacks": None,
         "trainer.enable_progress_bar": False,
         "checkpoint.save_top_k": 0,  # there is no validation to monitor
     }

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -11,6 +12,29 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from eca_lightning.training.checkpoint_io import read_checkpoint
 
 _NEEDED = {"state_dict", "loops", "optimizer_states", "lr_schedulers"}
+
+
+def choose_newest_checkpoint(options: Namespace) -> dict[str, Any]:
+    """Replace ``auto`` by the run's newest checkpoint, if it has one, and keep to its folder.
+
+    Args:
+        options: The parsed options of ``fit``; they are changed.
+
+    Returns:
+        The options that were changed, with the values that they had.
+    """
+    folder = checkpoint_folder(options)
+    path = newest_checkpoint(folder)
+    step = read_checkpoint(path).get("global_step", -1) if path else -1
+    logger = {"version": folder.parent.name, "purge_step": step + 1}  # forget later steps' scalars
+    given = {"ckpt_path": options["ckpt_path"]}
+    options["ckpt_path"] = path and str(path)
+    for name, value in logger.items():
+        key = f"trainer.logger.init_args.{name}"
+        if key in options and options[key] is None:
+            given[key] = None
+            options[key] = value
+    return given
 
 
 def checkpoint_folder(options: Namespace) -> Path:

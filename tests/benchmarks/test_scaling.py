@@ -120,7 +120,7 @@ def test_a_run_is_trained_on_two_processes(tmp_path, monkeypatch):
         "class_path": "eca_lightning.ImageFolderDataModule",
         "init_args": {**images, "batch_size": 2, "num_workers": 0, "image_size": 8},
     }
-    run["trainer"]["callbacks"] = str(CONFIGS / "trainer" / "callbacks.yaml")
+    run["reports"] = str(CONFIGS / "reports" / "classification.yaml")
     first, second = tmp_path / "run.yaml", tmp_path / "hardware.yaml"
     first.write_text(yaml.safe_dump(run))
     second.write_text(yaml.safe_dump({"trainer": {"accelerator": "gpu"}}))

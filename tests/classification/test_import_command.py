@@ -224,7 +224,7 @@ def test_runs_take_an_imported_checkpoint(run, tmp_path, capsys):
     capsys.readouterr()
     main(["validate", *run])
     assert "val/top1" in capsys.readouterr().out
-    main(["predict", *run, "--predictions.output", "table.csv"])
+    main(["predict", *run, "--output", "table.csv"])
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12

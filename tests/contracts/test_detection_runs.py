@@ -20,11 +20,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 def config(folder, **data):
     """The quickstart of Mask R-CNN, made smaller, on other images."""
-    run = yaml.safe_load((CONFIGS / "coco" / "quickstart_mask_rcnn.yaml").read_text())
+    run = yaml.safe_load((CONFIGS / "coco" / "quickstart_rcnn.yaml").read_text())
     options = run["model"]["init_args"]["detector"]
     tiny = tiny_detector("mask_rcnn", **data.pop("detector", {}))
     options |= {key: getattr(tiny, key) for key in options if key != "backbone"}
-    options["backbone"] = str(CONFIGS / "models" / "eca_resnet18.yaml")
+    options |= {"name": "mask_rcnn", "backbone": {"name": "resnet18", "attention": "eca"}}
     sets = {split: str(folder / split) for split in ("train", "val")}
     sets |= {f"{split}_annotations": str(folder / f"{split}.json") for split in ("train", "val")}
     run["data"] = {
@@ -32,9 +32,9 @@ def config(folder, **data):
         "init_args": sets | {"batch_size": 4, "num_workers": 0, "masks": True} | data,
     }
     run["trainer"] |= {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1}
-    run["trainer"]["callbacks"] = str(CONFIGS / "trainer" / "callbacks_detection.yaml")
-    run["trainer"]["logger"]["init_args"]["save_dir"] = str(folder / "runs")
-    path = folder / "run.yaml"
+    run["trainer"]["logger"] = {"init_args": {"save_dir": str(folder / "runs")}}
+    run["reports"] = str(CONFIGS / "reports" / "detection.yaml")
+    path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(run))
     return path
 
@@ -58,7 +58,7 @@ def _as_a_program(monkeypatch, tmp_path):
 
 
 def best(work):
-    return work / "runs" / "quickstart_mask_rcnn" / "version_0" / "checkpoints" / "best.ckpt"
+    return work / "runs" / "small" / "version_0" / "checkpoints" / "best.ckpt"
 
 
 def test_fit_leaves_a_checkpoint_that_stands_alone(work):
@@ -85,7 +85,7 @@ def test_validate_repeats_the_figures_of_training(work):
     reached = [event.value for event in events.Scalars("val/box_AP")]
     epoch = reached.index(max(reached))
     cli = lightning_cli(
-        ["validate", "--config", str(work / "run.yaml"), "--ckpt_path", str(best(work))]
+        ["validate", "--config", str(work / "small.yaml"), "--ckpt_path", str(best(work))]
     )
     figures = cli.trainer.callback_metrics
     assert len(figures) == 24
@@ -95,8 +95,10 @@ def test_validate_repeats_the_figures_of_training(work):
 
 def test_predict_writes_what_it_finds_and_nothing_else(work, tmp_path):
     output = tmp_path / "out" / "found.json"
-    options = ["--data.predict", str(work / "val"), "--detections.output", str(output)]
-    main(["predict", "--config", str(work / "run.yaml"), *options, "--ckpt_path", str(best(work))])
+    options = ["--data.predict", str(work / "val"), "--output", str(output)]
+    main(
+        ["predict", "--config", str(work / "small.yaml"), *options, "--ckpt_path", str(best(work))]
+    )
     results = json.loads(output.read_text())
     assert {result["category_id"] for result in results} <= set(CATEGORY_IDS)
     names = sorted(path.name for path in (work / "val").iterdir())
@@ -118,7 +120,7 @@ def fails(capsys, *arguments):
 
 
 def test_another_detectors_checkpoint_is_named(work, capsys):
-    options = ["--config", work / "run.yaml", "--model.detector.fpn_channels", "8"]
+    options = ["--config", work / "small.yaml", "--model.detector.fpn_channels", "8"]
     error = fails(capsys, "validate", *options, "--ckpt_path", best(work))
     assert "fpn_channels is 16 in the checkpoint and 8 here" in error
 
@@ -127,12 +129,12 @@ def test_a_classifiers_checkpoint_is_no_detectors(work, capsys, tmp_path):
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
     trainer.strategy.connect(ImageClassifier(BackboneConfig("resnet18", "eca", num_classes=2)))
     trainer.save_checkpoint(tmp_path / "model.ckpt")
-    options = ["--config", work / "run.yaml", "--ckpt_path", tmp_path / "model.ckpt"]
+    options = ["--config", work / "small.yaml", "--ckpt_path", tmp_path / "model.ckpt"]
     assert "give them as model.backbone_weights" in fails(capsys, "fit", *options)
 
 
 def test_data_of_other_classes_and_missing_weights_are_named(work, capsys):
-    run = ["fit", "--config", work / "run.yaml", "--trainer.logger", "false"]
+    run = ["fit", "--config", work / "small.yaml", "--trainer.logger", "false"]
     error = fails(capsys, *run, "--model.detector.num_classes", "80")
     assert "set model.detector.num_classes to 2" in error
     error = fails(capsys, *run, "--model.backbone_weights", "nowhere.pth")
@@ -146,13 +148,13 @@ def test_interrupted_run_goes_on_as_if_it_had_not_been(work, tmp_path, monkeypat
         if self.global_step == 8:
             raise KeyError("power cut")
 
-    run = ["fit", "--config", str(work / "run.yaml"), "--trainer.logger.save_dir", str(tmp_path)]
+    run = ["fit", "--config", str(work / "small.yaml"), "--trainer.logger.save_dir", str(tmp_path)]
     every = ["--last_checkpoint.every_n_train_steps", "3"]
     with monkeypatch.context() as patch:
         patch.setattr(ObjectDetector, "on_train_batch_end", stop_at_the_eighth)
         with pytest.raises(KeyError, match="power cut"):
             lightning_cli([*run, *every])
-    folder = tmp_path / "quickstart_mask_rcnn"
+    folder = tmp_path / "small"
     (stopped,) = folder.rglob("last.ckpt")
     assert torch.load(stopped, weights_only=True)["global_step"] == 6
     lightning_cli([*run, "--ckpt_path", str(stopped)])

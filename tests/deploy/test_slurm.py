@@ -15,7 +15,7 @@ from eca_lightning.compare.grid import read_grid
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {path.stem: path for path in (ROOT / "deploy/slurm").glob("*.sbatch")}
-RUN = ["--config", "configs/imagenet/eca_resnet50_paper.yaml"]
+RUN = ["--config", "configs/imagenet/resnet50_paper.yaml"]
 RUN += ["--config", "configs/trainer/gpu8.yaml", "--data.batch_size", "8"]
 
 

@@ -41,10 +41,10 @@ def test_parquet(tmp_path, monkeypatch):
 
 
 def test_the_name_is_checked(tmp_path, monkeypatch):
-    message = r"predictions\.output: .*let t\.txt end in \.csv, \.jsonl, \.parquet"
+    message = r"^output: .*let t\.txt end in \.csv, \.jsonl, \.parquet"
     with pytest.raises(ValueError, match=message):
-        check_table(tmp_path.relative_to(tmp_path) / "t.txt", "predictions.output")
+        check_table(tmp_path.relative_to(tmp_path) / "t.txt", "output")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    check_table(tmp_path / "t.jsonl", "predictions.output")
+    check_table(tmp_path / "t.jsonl", "output")
     with pytest.raises(ImportError, match=r"t\.parquet needs pyarrow.*'eca-lightning\[parquet\]'"):
-        check_table(tmp_path / "t.parquet", "predictions.output")
+        check_table(tmp_path / "t.parquet", "output")

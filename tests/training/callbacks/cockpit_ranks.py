@@ -23,7 +23,7 @@ from eca_lightning.classification.callbacks import worst_images
 from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.training.callbacks import speed
 
-CONFIG = Path(__file__).parents[3] / "configs" / "trainer" / "callbacks.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "reports" / "classification.yaml"
 SAMPLES, CLASSES = 26, 5
 
 

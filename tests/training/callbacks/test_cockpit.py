@@ -1,4 +1,4 @@
-"""All callbacks of configs/trainer/callbacks.yaml together, in runs of every kind."""
+"""All callbacks of configs/reports/classification.yaml together, in runs of every kind."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 import eca_lightning as callbacks
 
-CONFIG = Path(__file__).parents[3] / "configs" / "trainer" / "callbacks.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "reports" / "classification.yaml"
 
 
 def cockpit():
