@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test fuzz killtest multinode docker-check walkthrough lint format docs constraints clean
+.PHONY: help setup quickstart notebooks results test test-quick test-gpu fuzz killtest multinode docker-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,11 +46,17 @@ data/fashion_coco: | $(READY)
 results: $(READY) ## Fill the tables of RESULTS.md from the files in results/
 	$(BIN)/python tools/results.py
 
-test: $(READY) ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS)
+test: $(READY) ## Run all tests but those that need a GPU
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) -m "not gpu"
+
+test-quick: $(READY) ## Run the tests that take at most three seconds
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) -m "not gpu and not slow"
+
+test-gpu: $(READY) ## Run the tests that need a GPU
+	$(BIN)/pytest -m gpu
 
 fuzz: $(READY) ## Decode damaged JPEGs under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(BIN)/python tests/data/fuzz_crop_decode.py --count 20000
+	$(BIN)/python tests/data/ffcv/fuzz_crop_decode.py --count 20000
 
 docker-check: $(READY) ## Build the Dockerfile without a Docker engine, and try what it makes (as root)
 	$(BIN)/python tools/docker_check.py

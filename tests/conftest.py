@@ -46,6 +46,14 @@ class TinyData(LightningDataModule):
         return self._batches(torch.full((40,), -1))
 
 
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none; ``make test`` does not select it at all."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(autouse=True)
 def _no_seed_of_another_test(monkeypatch):
     """seed_everything leaves its seed in the environment, where data modules look for one."""

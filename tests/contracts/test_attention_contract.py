@@ -14,12 +14,7 @@ from eca_lightning.attention import attention_names
 CHANNELS = 32
 SIZES = [(5, 7), (1, 1)]
 FORMATS = [torch.contiguous_format, torch.channels_last]
-DEVICES = [
-    "meta",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    ),
-]
+DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.gpu)]
 # Small enough for a full numerical Jacobian: heads of 20 key channels are wide.
 GRADCHECK_CASES = {"aa": (4, {"heads": 1, "max_distance": 1}), "gsop": (6, {})}
 

@@ -27,7 +27,7 @@ def images(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["ffcv, 1 thread", "ffcv, 2 threads", "folder"])
+@pytest.fixture
 def make_data(request, images):
     options = {"batch_size": 10, "image_size": 24, "num_workers": 0, "flip": True}
     if request.param == "folder":
@@ -60,7 +60,17 @@ def train(data, folder, checkpoint=None, interval="step"):
     return model.state_dict()
 
 
-@pytest.mark.parametrize("interval", ["step", "epoch"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make_data", "interval"),
+    [
+        ("ffcv, 1 thread", "step"),
+        ("ffcv, 2 threads", "epoch"),
+        ("folder", "step"),
+        ("folder", "epoch"),
+    ],
+    indirect=["make_data"],
+)
 def test_resumed_at_any_checkpoint_ends_with_the_same_weights(make_data, tmp_path, interval):
     straight = train(make_data(), tmp_path / "straight", interval=interval)
     checkpoints = sorted(Path(tmp_path / "straight").glob("*.ckpt"))

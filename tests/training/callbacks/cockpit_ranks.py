@@ -1,12 +1,9 @@
-"""A run with all callbacks on some ranks, started as a user's own script is.
+"""A run with all callbacks, as one of some ranks.
 
-    python tests/training/callbacks/cockpit_ranks.py FOLDER RANKS
-
-validates, and then trains, the network of seed 0 on noise and leaves ``FOLDER/report.json``.
+The network of seed 0 is validated, and then trained, on noise; ``FOLDER/report.json`` is left.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -62,7 +59,7 @@ class Loader:
             yield self.images[indices], self.labels[indices].where(indices >= 0, -1)
 
 
-def main(folder, ranks):
+def validate_and_train(folder, ranks):
     """Validate and train."""
     clock = speed.perf_counter = Clock()
     drawn, draw = [], worst_images.draw
@@ -104,7 +101,3 @@ def main(folder, ranks):
             "waits": [event.value for event in events.Scalars("train/data_wait")],
         }
         (folder / "report.json").write_text(json.dumps(report))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

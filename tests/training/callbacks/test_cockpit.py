@@ -1,14 +1,13 @@
 """All callbacks of configs/reports/classification.yaml together, in runs of every kind."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import cockpit_ranks
 import pytest
 import torch
 import yaml
+from forked import run_forked
 from lightning.pytorch.loggers import CSVLogger
 
 import eca_lightning as callbacks
@@ -74,22 +73,16 @@ def test_validation_alone_is_reported(make_trainer, classifier, tiny_data):
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
     """What one and two ranks have reported on the same images."""
-    driver, found = Path(__file__).with_name("cockpit_ranks.py"), {}
+    found = {}
     for ranks in (1, 2):
         folder = tmp_path_factory.mktemp(f"{ranks}_ranks")
-        done = subprocess.run(
-            [sys.executable, str(driver), str(folder), str(ranks)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        run = cockpit_ranks.validate_and_train
+        run_forked(folder / "logs", run, folder, ranks, ranks=ranks)
         found[ranks] = json.loads((folder / "report.json").read_text())
     return found
 
 
+@pytest.mark.slow
 def test_two_ranks_report_what_one_does(reports):
     alone, two = reports[1], reports[2]
     assert two["calibration"] == pytest.approx(alone["calibration"], rel=1e-5)
@@ -98,10 +91,12 @@ def test_two_ranks_report_what_one_does(reports):
     assert two["worst labels"] == alone["worst labels"]
 
 
+@pytest.mark.slow
 def test_only_the_first_of_two_ranks_writes(reports):
     assert reports[2]["event files"] == reports[1]["event files"]
 
 
+@pytest.mark.slow
 def test_speed_counts_all_ranks_and_the_longest_wait(reports):
     """Each step of 8 images takes 2 s, of which rank zero waits for 1 s and the other for 1.5."""
     assert reports[2]["speeds"] == [8.0, 8.0]
