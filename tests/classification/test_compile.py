@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounter
 
 from eca_lightning import ImageClassifier
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.backbones.blocks import AttentionBlock
+from eca_lightning.backbones.blocks import AttentionSlot
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def partial_method(**options):
     return lambda self, **others: original(self, **others, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["none", "eca", "cbam"])
 def test_sizes_that_come_again_are_not_compiled_again(counter, attention):
     model = ImageClassifier(BackboneConfig("resnet20", attention, num_classes=3), compile=True)
@@ -60,7 +61,7 @@ def test_channels_last_is_kept_through_every_block(name, attention, train):
 
     # Norms and gates are left alone: a fused tail would call them one by one for their hooks.
     for path, module in model.backbone.named_modules():
-        if isinstance(module, nn.Conv2d | AttentionBlock):
+        if isinstance(module, nn.Conv2d | AttentionSlot):
             module.register_forward_hook(partial(check, path))
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     with torch.set_grad_enabled(train):
