@@ -198,6 +198,7 @@ def test_workflow_runs_the_tests_on_the_oldest_python_and_lint():
     assert steps("lint", "run") == ["make lint"]
 
 
+@pytest.mark.slow
 def test_core_job_installs_no_extra_and_imports_all_but_what_reads_data():
     install, imports, program = steps("core", "run")
     assert install == "pip install . -c constraints.txt"

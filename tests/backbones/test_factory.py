@@ -125,6 +125,7 @@ def test_copies_and_state_dict_round_trip(attention):
         assert torch.equal(copy.deepcopy(network)(images), logits)
 
 
+@pytest.mark.slow
 def test_compiled_block_equals_eager():
     """One block is enough: Inductor takes a minute for a network."""
     torch.compiler.reset()

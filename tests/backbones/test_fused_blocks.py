@@ -48,6 +48,7 @@ def test_a_training_step_is_the_same(name, attention, training):
     torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_compiled_training_step_is_the_same():
     torch.compiler.reset()
     fused, plain = pair("resnet10_half")
@@ -145,6 +146,7 @@ def test_copies_and_feature_extractors():
     torch.testing.assert_close(features["logits"], expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_saved_activations_of_compiled_blocks():
     """At most a hundredth above those of blocks without attention: vectors of channels."""
     sizes = {}

@@ -63,6 +63,7 @@ def compared(folder, tmp_path_factory):
     return {row["loader"]: row for row in lines(output)}
 
 
+@pytest.mark.slow
 def test_a_loader_is_measured_on_a_folder(compared):
     row = compared["eca-lightning"]
     assert (row["workers"], row["images"], row["repeats"], row["failure"]) == ("1", "12", "1", "")
@@ -71,6 +72,7 @@ def test_a_loader_is_measured_on_a_folder(compared):
     assert float(row["ours_faster"]) == 1
 
 
+@pytest.mark.slow
 def test_a_loader_that_fails_is_reported_and_stops_no_other(compared):
     row = compared["torchvision-io"]
     assert "decode_image" in row["failure"] or "Unsupported image" in row["failure"]
@@ -116,6 +118,7 @@ def test_a_chart_is_drawn(tmp_path):
     assert Image.open(tmp_path / "loaders.png").width > 400
 
 
+@pytest.mark.slow
 def test_a_loader_that_hangs_or_dies_is_aborted(tmp_path):
     process = LoaderProcess("torchvision-pil", WORK, tmp_path / "log")
     (child,) = multiprocessing.active_children()
@@ -128,6 +131,7 @@ def test_a_loader_that_hangs_or_dies_is_aborted(tmp_path):
     process.close()
 
 
+@pytest.mark.slow
 def test_a_loader_that_hangs_is_killed_when_it_is_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(loader_process, "PATIENCE", 0.01)
     process = LoaderProcess("torchvision-pil", WORK, tmp_path / "log")

@@ -32,6 +32,7 @@ def rows(tmp_path_factory):
         return {(row["model"], row["pass"]): row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_each_network_is_timed_in_each_pass(rows):
     assert len(rows) == 6
     for row in rows.values():

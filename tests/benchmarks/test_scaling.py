@@ -72,6 +72,7 @@ def test_repeats_are_compared_with_the_smallest_run(config, stub, tmp_path, caps
     assert "25.0%" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_fit_that_fails_or_hangs_stops_no_other(config, stub, tmp_path, capsys):
     output = tmp_path / "results"
     benchmark_scaling(config, devices=(2, 3, 5), repeats=1, timeout=2.0, output=output)
@@ -102,6 +103,7 @@ def test_efficiency_is_taken_round_by_round():
     assert efficiency(Result(4, [360.0, 180.0]), base) == [0.9, 0.9]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # two processes that train, 20 s on a quiet machine
 def test_a_run_is_trained_on_two_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

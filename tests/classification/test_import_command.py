@@ -214,6 +214,7 @@ def run(tmp_path):
     return ["--config", "run.yaml", "--ckpt_path", "weights.ckpt"]
 
 
+@pytest.mark.slow
 def test_runs_take_an_imported_checkpoint(run, tmp_path, capsys):
     command = lightning_cli(["fit", *run])
     assert command.trainer.global_step == 3

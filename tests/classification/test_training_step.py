@@ -32,6 +32,7 @@ def draws(data, folder, **options):
     return seen
 
 
+@pytest.mark.slow
 def test_random_numbers_follow_from_seed_epoch_batch_and_rank(tiny_data, tmp_path, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
     first = draws(tiny_data, tmp_path)

@@ -100,6 +100,7 @@ def done(tmp_path_factory):
     return grid, folder / "out"
 
 
+@pytest.mark.slow
 def test_a_line_for_each_cell(done):
     rows = rows_of(done[1])
     assert {(row["variant"], row["seed"]) for row in rows} == {
@@ -117,6 +118,7 @@ def test_a_line_for_each_cell(done):
         assert row["torch"] == torch.__version__.partition("+")[0]
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_checkpoints(done):
     for row in rows_of(done[1]):
         folder = done[1] / "runs" / row["variant"] / f"seed_{row['seed']}" / "checkpoints"
@@ -126,6 +128,7 @@ def test_scores_are_those_of_the_checkpoints(done):
         assert float(row["top1_best"]) == pytest.approx(scores["best_model_score"].item(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_cells_differ_by_seed_and_by_variant_alone(done):
     configs = {
         (row["variant"], row["seed"]): yaml.safe_load(
@@ -143,6 +146,7 @@ def test_cells_differ_by_seed_and_by_variant_alone(done):
     assert all(config == configs["none", "0"] for config in configs.values())
 
 
+@pytest.mark.slow
 def test_finished_cells_are_skipped_and_the_report_needs_no_runs(done, tmp_path, monkeypatch):
     grid, output = done
     monkeypatch.setattr(comparison.subprocess, "run", never)
@@ -162,6 +166,7 @@ def test_finished_cells_are_skipped_and_the_report_needs_no_runs(done, tmp_path,
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # two processes that import everything, 20 s on a quiet machine
 def test_a_killed_cell_resumes_and_ends_with_the_same_weights(done, tmp_path, monkeypatch):
     grid, output = done
@@ -194,6 +199,7 @@ def test_a_killed_cell_resumes_and_ends_with_the_same_weights(done, tmp_path, mo
         assert row[column] == alone[column]
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_trains_is_skipped(done, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(comparison.subprocess, "run", never)
     folder = tmp_path / "runs" / "none" / "seed_0"
@@ -325,6 +331,7 @@ def test_a_file_that_is_no_yaml(tmp_path):
         read_grid(tmp_path / "grid.yaml")
 
 
+@pytest.mark.slow
 def test_wrong_options(done, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"grid not found: nowhere\.yaml"):
         compare(Path("nowhere.yaml"))

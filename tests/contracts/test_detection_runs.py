@@ -61,6 +61,7 @@ def best(work):
     return work / "runs" / "small" / "version_0" / "checkpoints" / "best.ckpt"
 
 
+@pytest.mark.slow
 def test_fit_leaves_a_checkpoint_that_stands_alone(work):
     model = ObjectDetector.load_from_checkpoint(best(work), weights_only=True)
     assert model.class_names == CLASSES
@@ -69,6 +70,7 @@ def test_fit_leaves_a_checkpoint_that_stands_alone(work):
     assert names == ["best.ckpt", "last-previous.ckpt", "last.ckpt"]
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_curves_and_pictures(work):
     events = EventAccumulator(str(best(work).parents[1]))
     events.Reload()
@@ -79,6 +81,7 @@ def test_tensorboard_has_the_curves_and_pictures(work):
     assert events.Tags()["images"] == ["val/detections"]
 
 
+@pytest.mark.slow
 def test_validate_repeats_the_figures_of_training(work):
     events = EventAccumulator(str(best(work).parents[1]))
     events.Reload()
@@ -93,6 +96,7 @@ def test_validate_repeats_the_figures_of_training(work):
         assert value.item() == events.Scalars(name)[epoch].value
 
 
+@pytest.mark.slow
 def test_predict_writes_what_it_finds_and_nothing_else(work, tmp_path):
     output = tmp_path / "out" / "found.json"
     options = ["--data.predict", str(work / "val"), "--output", str(output)]
@@ -119,12 +123,14 @@ def fails(capsys, *arguments):
     return " ".join(error.split())
 
 
+@pytest.mark.slow
 def test_another_detectors_checkpoint_is_named(work, capsys):
     options = ["--config", work / "small.yaml", "--model.detector.fpn_channels", "8"]
     error = fails(capsys, "validate", *options, "--ckpt_path", best(work))
     assert "fpn_channels is 16 in the checkpoint and 8 here" in error
 
 
+@pytest.mark.slow
 def test_a_classifiers_checkpoint_is_no_detectors(work, capsys, tmp_path):
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
     trainer.strategy.connect(ImageClassifier(BackboneConfig("resnet18", "eca", num_classes=2)))
@@ -133,6 +139,7 @@ def test_a_classifiers_checkpoint_is_no_detectors(work, capsys, tmp_path):
     assert "give them as model.backbone_weights" in fails(capsys, "fit", *options)
 
 
+@pytest.mark.slow
 def test_data_of_other_classes_and_missing_weights_are_named(work, capsys):
     run = ["fit", "--config", work / "small.yaml", "--trainer.logger", "false"]
     error = fails(capsys, *run, "--model.detector.num_classes", "80")
@@ -141,6 +148,7 @@ def test_data_of_other_classes_and_missing_weights_are_named(work, capsys):
     assert "nowhere.pth" in error
 
 
+@pytest.mark.slow
 def test_interrupted_run_goes_on_as_if_it_had_not_been(work, tmp_path, monkeypatch):
     """Stopped within an epoch: the loader goes on with the next batch, and draws are the same."""
 

@@ -99,6 +99,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_resumes_in_mid_epoch_to_the_same_weights(data, tmp_path, recipe):
     options = RECIPES[recipe]

@@ -76,6 +76,7 @@ def test_ffcv_options_are_checked():
         FFCVDataModule(batch_size=0)
 
 
+@pytest.mark.slow
 def test_without_ffcv_the_package_works_and_the_module_says_what_to_do(image_folder):
     code = f"""
 import sys

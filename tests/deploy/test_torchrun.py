@@ -73,6 +73,7 @@ def launch(folder, *arguments, **variables):
         process.wait()
 
 
+@pytest.mark.slow
 def test_trains_with_a_process_a_rank_in_the_folder_of_the_run(config, tmp_path):
     variables = {"RUN_ID": "first", "NPROC_PER_NODE": str(RANKS), "RDZV_ENDPOINT": "localhost:0"}
     status, errors = launch(tmp_path, "--config", config.name, **variables)

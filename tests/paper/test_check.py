@@ -77,6 +77,7 @@ def binary_operations(cost, line):
 # The classifiers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", list(paper_rows("released_checkpoints.csv")), ids=lambda x: x["model"]
 )

@@ -221,6 +221,7 @@ def test_what_would_be_pushed(classifier, monkeypatch):
     assert json.loads(files["config.json"])["class_names"] == ["c\u00e4t", "dog", "emu"]
 
 
+@pytest.mark.slow
 def test_without_the_library_all_else_works():
     code = """
 import sys

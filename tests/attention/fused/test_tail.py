@@ -104,6 +104,7 @@ def test_equals_the_modules_in_a_compiled_training_step(attention, training, mem
     assert_same(tail, *maps(memory_format=memory_format), "aot_eager")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attention", "training"), [("eca", True), ("eca", False), ("se", True)])
 def test_equals_the_modules_through_inductor(attention, training):
     assert_same(Tail(attention).double().train(training), *maps(), "inductor")

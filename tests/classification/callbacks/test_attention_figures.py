@@ -20,6 +20,7 @@ from eca_lightning.classification.callbacks.attention_gates import gates_of
 TAGS = ["attention/channel_weights", "attention/gates", "attention/kernels"]
 
 
+@pytest.mark.slow
 def test_figures_at_each_validation(fit, classifier):
     events = fit(AttentionFigures(), model=classifier(), max_epochs=2)
     assert sorted(events.tags("images")) == TAGS

@@ -21,6 +21,7 @@ def mixed_beton(_ffcv, tmp_path_factory, image_folder):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "count"), [("crop", 120), ("ffcv", 60)])
 def test_no_damaged_beton_hangs_or_kills(mixed_beton, tmp_path, decoder, count):
     program = [sys.executable, str(Path(__file__).with_name("fuzz_betons.py"))]

@@ -245,6 +245,7 @@ def test_threads_end_with_each_epoch_and_each_break(training):
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_an_interpreter_that_ends_amid_epochs_ends_in_peace(raw_beton):
     program = f"""
 from pathlib import Path

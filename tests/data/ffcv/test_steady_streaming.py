@@ -20,6 +20,7 @@ and one batch 1.5 MiB: kept in every other epoch, either would come to more than
 ENVIRONMENT = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_workers", "os_cache"), [(1, True), (2, False)])
 def test_twenty_epochs_leave_nothing_behind(raw_beton, num_workers, os_cache):
     # In a process of its own, whose heap no other test has left in holes.

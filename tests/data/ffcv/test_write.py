@@ -245,6 +245,7 @@ def test_an_interrupt_stops_the_processes_and_leaves_nothing(arrays, tmp_path):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_one_cpu_is_enough(tmp_path):
     """numba's threads, which FFCV's import starts, once kept such a process from ending."""
     program = f"""if True:
