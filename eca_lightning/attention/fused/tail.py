@@ -7,7 +7,7 @@ computes the output. The backward pass needs z and the output, which the convolu
 save anyway, and vectors of (N, C).
 
 A compiler makes one kernel of each pass, see `compiled`. Without one the batch norm is called, and
-the rest is one function, see `eager`.
+the rest takes fewer operations, see `eager`.
 """
 
 from typing import TypeGuard
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from eca_lightning.attention.base import ChannelGate
 from eca_lightning.attention.fused.compiled import CompiledMoments, CompiledSum, widen
-from eca_lightning.attention.fused.eager import GatedSum, gate_scale, gated_sum
+from eca_lightning.attention.fused.eager import GatedSum, Pool
 
 
 class FusedTail(nn.Module):
@@ -50,10 +50,8 @@ class FusedTail(nn.Module):
                 return relu(gate(norm(z)) + residual)
             return CompiledSum.apply(z, *_coefficients(z, norm, gate), residual.to(z.dtype))
         y = norm(z)
-        residual = residual.to(y.dtype)  # as under autocast, where the sum is in place
-        if torch.is_grad_enabled():
-            return GatedSum.apply(y, residual, gate, *gate.parameters())
-        return gated_sum(y, gate_scale(gate, y.mean(dim=(2, 3))), residual)
+        scale = gate.logits(Pool.apply(y)).sigmoid().to(y.dtype)
+        return GatedSum.apply(y, scale, residual.to(y.dtype))  # as under autocast, in place
 
     def extra_repr(self) -> str:
         """Show what is fused."""
