@@ -51,6 +51,7 @@ def fails(capsys, *arguments):
     return printed.out, " ".join(printed.err.split())
 
 
+@pytest.mark.slow
 def test_an_original_checkpoint_becomes_ours(original, tmp_path, capsys):
     path, state = original
     main(["import", str(path), "models/best.ckpt"])

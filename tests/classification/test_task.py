@@ -233,6 +233,7 @@ def test_data_with_another_number_of_classes_is_refused(tiny_data, tmp_path):
         trainer(tmp_path).fit(classifier(), datamodule=tiny_data)
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_weights(tiny_data, tmp_path):
     def run(epochs, checkpoint=None):
         model = classifier(

@@ -75,6 +75,7 @@ def norms(network, kind):
     return [module for module in network.modules() if type(module) is kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "builder", "settings"),
     [

@@ -110,6 +110,7 @@ def test_batches_without_objects_train_and_leave_no_parameter_out(name):
     assert not without
 
 
+@pytest.mark.slow
 def test_training_learns_and_logs(data, tmp_path, monkeypatch):
     data.batch_size = 4
     model = detector(optimizer=lambda p: torch.optim.AdamW(p, lr=2e-3))
@@ -187,6 +188,7 @@ def test_a_step_draws_what_its_place_in_the_run_says(data, tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_boxes_are_float32_in_mixed_precision(name, data, tmp_path):
     """Anchors as without it, in training and evaluation, and all else that is of boxes."""
@@ -312,6 +314,7 @@ def test_a_new_run_starts_from_the_backbones_weights(data, tmp_path):
         trainer(tmp_path).fit(detector(backbone_weights=path), datamodule=data)
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_weights(data, tmp_path):
     data.batch_size = 4
 
