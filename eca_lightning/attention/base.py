@@ -1,8 +1,6 @@
 """What an attention mechanism states about itself, and the registry of mechanisms by name.
 
-A mechanism is one file and one class. The class attributes below are all that the rest of the
-package knows of it: backbones place it, weights of other projects find it, and a network that was
-trained without it starts with it unchanged.
+A mechanism is one file and one class, whose attributes are all that the package knows of it.
 """
 
 import inspect
@@ -62,12 +60,9 @@ class Placement:
 
 
 class ForeignKey(NamedTuple):
-    """How another project names weights of a mechanism.
+    """A regular expression of another project's key of a weight, and its replacement.
 
-    Attributes:
-        pattern: Regular expression of their key.
-        ours: Replacement that gives the key of `create_backbone`.
-        is_linear: Whether their 1x1 convolution, (out, in, 1, 1), is a linear layer here.
+    With ``is_linear`` their 1x1 convolution, (out, in, 1, 1), is a linear layer here.
     """
 
     pattern: str
@@ -76,9 +71,8 @@ class ForeignKey(NamedTuple):
 
     def translate(self, key: str, tensor: Tensor) -> tuple[str, Tensor]:
         """Return the key and tensor of `create_backbone`; unchanged if the pattern differs."""
-        if not re.search(self.pattern, key):
-            return key, tensor
-        return re.sub(self.pattern, self.ours, key), tensor.flatten(1) if self.is_linear else tensor
+        ours, found = re.subn(self.pattern, self.ours, key)
+        return ours, tensor.flatten(1) if found and self.is_linear else tensor
 
 
 class Attention(nn.Module):
@@ -105,22 +99,14 @@ class Attention(nn.Module):
 
     @classmethod
     def infer_options(cls, shapes: Mapping[str, Size]) -> dict[str, Any]:
-        """Infer options from the shapes of the weights of one block's mechanism.
-
-        Args:
-            shapes: Shapes by parameter name, which may be those of another mechanism.
-
-        Returns:
-            The options that shapes show; empty where they show none or do not fit.
-        """
+        """Infer options from the shapes of a mechanism's weights; none if they do not fit."""
         return {}
 
 
 class ChannelGate(Attention, ABC):
     """Scale ``x`` by ``sigmoid(logits(mean of x over height and width))``.
 
-    The form that ECA, SE and their ablations share. A mechanism defines `logits` alone, free of
-    pooling and sigmoid, so that a fused block tail, which pools by other means, can use it.
+    A mechanism defines `logits` alone, which fused block tails, that pool by other means, call.
     """
 
     @abstractmethod
@@ -138,11 +124,11 @@ Mechanism = TypeVar("Mechanism", bound=type[Attention])
 
 
 def register_attention(name: str, **preset: Any) -> Callable[[Mechanism], Mechanism]:
-    """Register a mechanism, a class derived from `Attention`, under a name, as a decorator.
+    """Register a class derived from `Attention` under a name, as a decorator.
 
     Args:
-        name: The name, by which it takes options; with a preset it takes none.
-        **preset: Options that the name stands for.
+        name: The name.
+        **preset: Options that the name stands for; it takes no others.
 
     Raises:
         TypeError: If the class is not derived from `Attention`.
@@ -173,7 +159,7 @@ def attention_class(name: str | type[nn.Module]) -> type[nn.Module]:
         name: A registered name, the dotted path of a class, ``my_package.MyAttention``, or a class.
 
     Raises:
-        ValueError: If the name is unknown or not that of a module's class.
+        ValueError: If the name is unknown.
     """
     if isinstance(name, type):
         return name

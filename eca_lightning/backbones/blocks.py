@@ -23,10 +23,9 @@ class AttentionSlot(nn.Module):
 
     Attributes:
         out_channels: Channels of the block's output. Default: those of `last_norm`.
-        attention: The mechanism.
-        attention_site: Where in the block it works.
-        stochastic_depth: What drops the residual branch in training.
-        fused_tail: What computes the tail in fewer passes, if anything does.
+        attention, attention_site: The mechanism, and where in the block it works.
+        stochastic_depth: The module that drops the residual branch in training.
+        fused_tail: The module that computes the tail in fewer passes, if any.
         supports_fused: Whether the block's forward calls `fused_tail`.
         conv3x3: Name of the 3x3 convolution that the site "convolution" replaces, if there is one.
     """
@@ -58,12 +57,9 @@ class AttentionSlot(nn.Module):
         identity: Tensor | None,
         activation: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Finish the block after `last_norm`: attention, residual sum and activation.
+        """Finish the block after `last_norm`: attention, residual sum and activation, if any.
 
-        Args:
-            branch: Output of `last_norm`, (N, C, H, W); it is overwritten.
-            identity: Output of the shortcut; None in a block without one.
-            activation: What follows the sum; nothing if None.
+        ``branch``, (N, C, H, W), is overwritten; ``identity`` is None without a shortcut.
         """
         if self.attention_site == "branch":
             branch = self.attention(branch)

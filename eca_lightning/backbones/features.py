@@ -12,11 +12,9 @@ from eca_lightning.backbones.network import layout_of
 class FeaturePyramid(nn.Module):
     """The maps at the end of a network's stages, finest first.
 
-    It maps (N, in_channels, H, W) to an OrderedDict with the keys "0", "1" and so on, as
-    torchvision's pyramids name their levels. Their strides are 4, 8, 16 and 32; 1, 2, 4 and 8 with
-    the small stem; 1, 2 and 4 in resnet20 and resnet56. The state dict has the keys of the
-    network's body, without the classifier's. torchvision's IntermediateLayerGetter, which does the
-    same, requires stages that are direct children of one module.
+    Their strides are 4, 8, 16 and 32; 1, 2, 4 and 8 with the small stem; 1, 2 and 4 in resnet20 and
+    resnet56. The state dict has the keys of the network's body, without the classifier's.
+    torchvision's IntermediateLayerGetter requires stages that are direct children of one module.
 
     Args:
         network: A classification network of `create_backbone`, which gives its modules away.
@@ -44,7 +42,7 @@ class FeaturePyramid(nn.Module):
         self.out_channels = [_channels(self.get_submodule(stage)) for stage in self._levels]
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Map images (N, in_channels, H, W) to the maps of the stages, (N, C, h, w)."""
+        """Map images (N, in_channels, H, W) to maps (N, C, h, w) by the names "0", "1" ..."""
         maps = OrderedDict()
         for step in self.steps:
             x = self.get_submodule(step)(x)

@@ -20,12 +20,8 @@ _NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 def fold_batch_norms(network: nn.Module) -> nn.Module:
     """Return a copy of a network, for evaluation, without batch norms behind convolutions.
 
-    Its convolutions have biases, and identities replace the norms; norms that follow something
-    else, and convolutions whose output is also used elsewhere, stay as they are. The order of the
-    modules is traced by torch.fx; the network's code is not changed.
-
-    Args:
-        network: A network that torch.fx can trace, in evaluation mode or not.
+    Identities replace the norms; norms that follow other layers, and convolutions whose output is
+    also used elsewhere, stay as they are. torch.fx must be able to trace the network.
     """
     folded = copy.deepcopy(network).eval()
     nodes = _OutlineTracer().trace(folded).nodes

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,20 +66,16 @@ class Network(NamedTuple):
 
 
 Builder = Callable[[int, int, Stem | None], Network]
-"""Builds a network for a number of classes and of image channels, with a stem (default: None)."""
+"""Builds a network for a number of classes and of image channels, with a stem."""
 
 _REGISTRY: dict[str, Builder] = {}
-B = TypeVar("B", bound=Builder)
 
 
-def register_backbone(name: str) -> Callable[[B], B]:
+def register_backbone(name: str) -> Callable[[Builder], Builder]:
     """Register a function that builds a network under a name, as a decorator."""
-
-    def register(builder: B) -> B:
-        _REGISTRY[name] = builder
-        return builder
-
-    return register
+    if name in _REGISTRY:
+        raise ValueError(f"backbone '{name}' is registered already: choose another name")
+    return lambda builder: _REGISTRY.setdefault(name, builder)
 
 
 def backbone_names() -> tuple[str, ...]:
@@ -122,7 +118,7 @@ def layout_of(network: Any) -> Layout:
 
 
 class Outline(NamedTuple):
-    """What a network looks like: its layout, the shapes of its weights, the stage of each block."""
+    """The layout of a network, the shapes of its weights, and the stage of each block."""
 
     layout: Layout
     shapes: dict[str, torch.Size]

@@ -11,8 +11,7 @@ def add_stochastic_depth(blocks: Sequence[AttentionSlot], rate: float) -> None:
     """Let blocks drop their residual branches at random in training, sample by sample, in place.
 
     Deep Networks with Stochastic Depth (Huang et al., arXiv 1603.09382): the probability rises
-    linearly, here from 0 at the first block to the rate at the last, as in timm. Branches that are
-    kept are scaled up to keep their mean. Fused tails are replaced by plain ones.
+    linearly from 0 at the first block to the rate at the last, as in timm. No such tail is fused.
 
     Args:
         blocks: All blocks of the network in forward order.

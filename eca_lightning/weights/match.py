@@ -20,10 +20,10 @@ class Mismatch:
     """A weight by which a file and a network differ.
 
     Attributes:
-        kind: ``missing`` in the file, ``unexpected`` in the network, or in both and ``of another``
-            shape, kernel size or number of classes.
+        kind: ``missing`` in the file, ``unexpected`` in the network, or ``of another`` shape,
+            kernel size or number of classes.
         key: Its name.
-        detail: The file's shape and the network's; empty for the first two kinds.
+        detail: The file's shape and the network's, where both have it.
     """
 
     kind: str
@@ -33,13 +33,9 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Match:
-    """Which weights of a file fit a network.
+    """The weights of a file that fit a network, and those that do not fit or are missing.
 
-    Attributes:
-        tensors: The weights that fit, by the network's names.
-        mismatches: Weights that do not fit, or that the file lacks.
-        neutral: Whether the file is of the network without attention, and the attention will start
-            as the identity.
+    ``neutral``: the file is of the plain network, and attention is to start as the identity.
     """
 
     tensors: Mapping[str, Tensor]
@@ -65,9 +61,7 @@ def load_weights(network: nn.Module, source: WeightsFile | str | Path) -> None:
         source: A file that `read_weights` takes, or what it read.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or a weight is missing, unexpected or of another shape;
-            the network is then as it was.
+        ValueError: If a weight is missing, unexpected or of another shape; nothing is loaded then.
     """
     weights = source if isinstance(source, WeightsFile) else read_weights(source)
     match = match_weights(network, weights.tensors)
@@ -80,12 +74,7 @@ def load_weights(network: nn.Module, source: WeightsFile | str | Path) -> None:
 
 
 def match_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
-    """Find out which weights fit a network, without changing it.
-
-    Args:
-        network: A network of `create_backbone`.
-        tensors: Weights by the names that `create_backbone` gives them.
-    """
+    """Find out which weights, by the names of `create_backbone`, fit one of its networks."""
     layout = layout_of(network)
     if isinstance(network, FeaturePyramid):
         tensors = layout.of_body(tensors)

@@ -47,12 +47,9 @@ def read_weights(path: str | Path) -> WeightsFile:
     """Read the weights of a classification network.
 
     It takes checkpoints of `ImageClassifier` and of the original project, and state dicts of
-    `create_backbone`, of torchvision's networks and of timm's ``resnet`` family, as `torch.save`
-    writes them or as ``.safetensors``, with or without the prefixes of DataParallel and
-    torch.compile.
-
-    Args:
-        path: The file. Only tensors and plain data are unpickled.
+    `create_backbone`, torchvision and timm's ``resnet`` family, as `torch.save` writes them or as
+    ``.safetensors``, with or without the prefixes of DataParallel and torch.compile. Only tensors
+    and plain data are unpickled.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -10,7 +10,7 @@ A compiler makes one kernel of each pass, see `compiled`. Without one the batch 
 the rest takes fewer operations, see `eager`.
 """
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -31,17 +31,9 @@ class FusedTail(nn.Module):
     def forward(
         self, z: Tensor, residual: Tensor, norm: nn.Module, gate: nn.Module, relu: nn.Module
     ) -> Tensor:
-        """Finish a block.
+        """Map the input of the last norm and the output of the shortcut, both (N, C, H, W).
 
-        Args:
-            z: Input of the block's last batch norm, (N, C, H, W).
-            residual: Output of the shortcut, (N, C, H, W).
-            norm: The last batch norm.
-            gate: The attention after it.
-            relu: The activation after the sum.
-
-        Returns:
-            (N, C, H, W), in the dtype of the norm's output and the memory format of z.
+        The result has the dtype of the norm's output and the memory format of z.
         """
         if _is_tracing(z) or not (_is_channel_gate(gate) and _is_relu(relu)):
             return relu(gate(norm(z)) + residual)
@@ -56,15 +48,6 @@ class FusedTail(nn.Module):
     def extra_repr(self) -> str:
         """Show what is fused."""
         return "norm, gate, sum, ReLU"
-
-
-class _CompleteBatchNorm(nn.BatchNorm2d):
-    """For the type checker alone: a batch norm with all of its optional parts."""
-
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-    momentum: float
 
 
 def _is_tracing(z: Tensor) -> bool:
@@ -93,7 +76,7 @@ def _is_channel_gate(module: nn.Module) -> TypeGuard[ChannelGate]:
     )
 
 
-def _is_complete_batch_norm(module: nn.Module, z: Tensor) -> TypeGuard[_CompleteBatchNorm]:
+def _is_complete_batch_norm(module: nn.Module, z: Tensor) -> bool:
     return (
         type(module) is nn.BatchNorm2d
         and not _has_hooks(module)
@@ -104,14 +87,8 @@ def _is_complete_batch_norm(module: nn.Module, z: Tensor) -> TypeGuard[_Complete
     )
 
 
-def _coefficients(
-    z: Tensor, norm: _CompleteBatchNorm, gate: ChannelGate
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Reduce batch norm and gate to ``scale (z - means) + shift`` with the means of each image.
-
-    Returns:
-        The means, the scale and the shift, each (N, C), in at least 32 bits.
-    """
+def _coefficients(z: Tensor, norm: Any, gate: ChannelGate) -> tuple[Tensor, Tensor, Tensor]:
+    """Reduce batch norm and gate to ``scale (z - means) + shift``, (N, C), of at least 32 bits."""
     if norm.training:
         means, variances = CompiledMoments.apply(z)
         mean = means.mean(dim=0)
@@ -126,7 +103,7 @@ def _coefficients(
     return means, scale * slope, scale * pooled
 
 
-def _track(norm: _CompleteBatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
+def _track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
     """Update the running statistics with those of a batch of ``count`` values a channel."""
     unbiased = variance * (count / (count - 1))
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
