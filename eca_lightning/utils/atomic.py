@@ -9,17 +9,11 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write to a temporary path that replaces ``path`` if the block succeeds.
+    """Write to a temporary path with the same file name, which replaces ``path`` on success.
 
-    Other files that the block writes into the temporary folder are moved beside ``path`` first.
-    If the block raises, an existing file stays as it was. Processes that write the same path at
-    once do not disturb each other: the last to finish wins.
-
-    Args:
-        path: The file; missing parent folders are created.
-
-    Yields:
-        A path with the same file name, in a temporary folder on the same file system.
+    Missing parent folders are created. Other files that the block writes beside the temporary path
+    are moved beside ``path`` first. If the block raises, an existing file stays as it was.
+    Processes that write the same path at once do not disturb each other: the last to finish wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:

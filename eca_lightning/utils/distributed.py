@@ -9,15 +9,7 @@ T = TypeVar("T")
 
 
 def gather_objects(trainer: Trainer, value: T) -> list[T]:
-    """Gather a Python object from all ranks; every rank must call this.
-
-    Args:
-        trainer: The trainer of the run.
-        value: The object of this rank, pickled if there are other ranks.
-
-    Returns:
-        The objects of all ranks, in rank order, on every rank.
-    """
+    """Gather a Python object from all ranks, in rank order; every rank must call this."""
     gathered = [value] * trainer.world_size
     if trainer.world_size > 1:
         torch.distributed.all_gather_object(gathered, value)

@@ -48,7 +48,7 @@ class Table:
         """Format rows of values.
 
         Args:
-            rows: The rows.
+            rows: A value, or None, for each column.
             columns: Title and format of each column, such as ``{"images/s": "{rate:,.0f}"}``. A
                 cell is empty where one of its values is None, and an empty column is left out.
             section: Format of the heading under which a row is listed.
@@ -97,11 +97,7 @@ def _format_cell(template: str, row: Row) -> str:
 
 
 def check_table(path: Path, option: str) -> None:
-    """Check that a table could be written to a file.
-
-    Args:
-        path: The file.
-        option: The option that gave its name, for the error message.
+    """Check that a table could be written to the file that an option names.
 
     Raises:
         ValueError: If the suffix is none of .csv, .jsonl and .parquet.
@@ -117,13 +113,9 @@ def check_table(path: Path, option: str) -> None:
 
 
 def write_table(path: Path, columns: Columns, rows: Iterable[Row]) -> None:
-    """Write a table to a file atomically.
+    """Write a table atomically as .csv, .jsonl (one JSON object a line) or .parquet.
 
-    Args:
-        path: The file, .csv, .jsonl (one JSON object a line) or .parquet. None is an empty field in
-            CSV, and null in the others.
-        columns: Names and types of the columns, in order.
-        rows: The rows, written in chunks.
+    None is an empty field in CSV, and null in the others. The rows are written in chunks.
     """
     with atomic_write(path) as part:
         _WRITERS[path.suffix](part, columns, rows)
