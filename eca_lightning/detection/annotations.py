@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 
 from eca_lightning.data.folder.files import existing_folder
 
-MIN_SIDE = 1.0
-"""Pixels below which a box is degenerate, as in the paper's toolkit (mmdetection)."""
-
 
 def require_mask_library() -> None:
     """Raise an ImportError unless faster-coco-eval, which draws and encodes masks, is installed."""
@@ -61,17 +58,10 @@ class CocoAnnotations:
     segmentations: bytes | None
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.image_ids)
 
     def masks(self, image: int) -> NDArray[np.uint8]:
-        """Draw the masks of an image.
-
-        Args:
-            image: Index of the image.
-
-        Returns:
-            Pixels of 0 and 1 of shape ``(annotations of the image, height, width)``.
+        """Draw the masks of the image with an index, of 0 and 1, ``(annotations, H, W)``.
 
         Raises:
             ValueError: If a segmentation is damaged.
@@ -99,11 +89,7 @@ class CocoAnnotations:
         return np.ascontiguousarray(masks.transpose(2, 0, 1))
 
     def require_images(self, folder: Path, name: str = "images") -> None:
-        """Check that the image files exist, without opening them.
-
-        Args:
-            folder: The folder of the images.
-            name: The option that names the folder; it starts the error messages.
+        """Check that the image files exist, without opening them; errors start with ``name``.
 
         Raises:
             FileNotFoundError: If the folder or an image does not exist.
@@ -129,7 +115,7 @@ class CocoAnnotations:
         """Leave out crowds, degenerate boxes and the images that have no other box.
 
         Boxes are clipped to their images. Degenerate are boxes with a side below one pixel and
-        annotations without area, as in the paper's toolkit.
+        annotations without area, as in the paper's toolkit (mmdetection).
 
         Raises:
             ValueError: If nothing is left.
@@ -137,7 +123,7 @@ class CocoAnnotations:
         images = np.repeat(np.arange(len(self)), np.diff(self.first))
         boxes = self.boxes.clip(0, self.sizes[images][:, [1, 0, 1, 0]].astype(np.float32))
         sides = boxes[:, 2:] - boxes[:, :2]
-        usable = ~self.crowds & (sides >= MIN_SIDE).all(1) & (self.areas > 0)
+        usable = ~self.crowds & (sides >= 1).all(1) & (self.areas > 0)
         counts = np.bincount(images[usable], minlength=len(self))
         kept = np.flatnonzero(counts)
         if not kept.size:

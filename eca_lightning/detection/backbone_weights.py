@@ -19,17 +19,15 @@ def load_backbone(detector: nn.Module, path: str | Path) -> str:
     counters of batches, which do not change the output, may be missing on one side.
 
     Args:
-        detector: What `eca_lightning.detection.networks.DetectorConfig.build` makes.
-        path: What `eca_lightning.weights.read.read_weights` takes: a checkpoint of
-            `ImageClassifier` or of the original project, or a state dict.
+        detector: Built by `DetectorConfig.build`; unchanged after an error.
+        path: What `eca_lightning.weights.read.read_weights` takes.
 
     Returns:
         What was loaded, in one line for the log.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read, or its weights do not match the backbone; the
-            detector is then unchanged.
+        ValueError: If the file cannot be read, or its weights do not match the backbone.
     """
     weights = read_weights(path)
     network: Any = detector

@@ -60,15 +60,9 @@ class _RunLengths(msgspec.Struct):
 
 
 def read_annotations(path: Path, masks: bool = False, name: str = "annotations") -> CocoAnnotations:
-    """Read an annotation file and check that all of it can be used.
+    """Read an annotation file, with its masks if wanted, and check that all of it can be used.
 
-    Args:
-        path: The file, in COCO's format for object detection.
-        masks: Whether to read the segmentations as well.
-        name: The option that names the file; it starts the error messages.
-
-    Returns:
-        Its images and annotations.
+    Error messages start with ``name``, the option that names the file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -188,8 +182,7 @@ def _segmentations(
         if isinstance(outline, _RunLengths):
             usable = outline.size == size
         else:
-            parities = [len(polygon) % 2 for polygon in outline if len(polygon) >= 6]
-            usable = bool(parities) and not any(parities)
+            usable = {len(polygon) % 2 for polygon in outline if len(polygon) >= 6} == {0}
         if not usable:
             raise ValueError(
                 f"annotation {annotation.id} has no usable segmentation: masks need polygons of at "

@@ -106,9 +106,6 @@ class CocoDataModule(ResumableDataModule):
     def setup(self, stage: str) -> None:
         """Read and check the annotations of a stage, before a model is built on the device.
 
-        Args:
-            stage: ``fit``, ``validate``, ``test`` or ``predict``.
-
         Raises:
             FileNotFoundError: If a folder, an annotation file or an image does not exist.
             ImportError: If msgspec or faster-coco-eval is needed and not installed.
@@ -124,7 +121,7 @@ class CocoDataModule(ResumableDataModule):
         if stage == "fit" and self.paths["val"]:
             train, val = self._annotations("train"), self._annotations("val")
             ours, theirs = (
-                set(zip(part.category_ids, part.class_names, strict=True)) for part in (train, val)
+                set(zip(a.category_ids, a.class_names, strict=True)) for a in (train, val)
             )
             if differing := sorted(ours ^ theirs)[:5]:
                 raise ValueError(

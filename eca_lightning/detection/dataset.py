@@ -34,10 +34,7 @@ class GroupedBatchSampler(DistributedBatchSampler):
     """Batches of training images of one group, except for what does not fill a batch.
 
     These remainders share batches. All ranks take images of the same group at each step, so that
-    none waits for one with larger images.
-
-    Args:
-        groups: Group of each sample, of shape ``(samples,)``.
+    none waits for one with larger images. ``groups`` has the group of each sample.
     """
 
     groups: NDArray[np.int64] | None = None
@@ -60,32 +57,19 @@ class GroupedBatchSampler(DistributedBatchSampler):
         return batches.reshape(-1)
 
 
+@dataclass(frozen=True, eq=False)
 class CocoImages(Dataset[tuple[Tensor, Target]]):
-    """Annotated images.
+    """Annotated images of a folder, flipped at random unless the seed of flips is None."""
 
-    Args:
-        folder: The folder of the images.
-        annotations: Their annotations.
-        flip_seed: Seed of the random horizontal flips; None for no flips.
-    """
-
-    def __init__(self, folder: Path, annotations: CocoAnnotations, flip_seed: int | None) -> None:
-        self.folder = folder
-        self.annotations = annotations
-        self.flip_seed = flip_seed
+    folder: Path
+    annotations: CocoAnnotations
+    flip_seed: int | None
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.annotations)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Target]:
-        """Read one image.
-
-        Args:
-            key: Its index and the epoch; images keep their size.
-
-        Returns:
-            Pixels, uint8, of shape ``(3, height, width)``, and the target.
+        """Read pixels, uint8 of shape ``(3, height, width)``, and the target of an image.
 
         Raises:
             ValueError: If the file cannot be decoded or has another size than annotated.
@@ -120,14 +104,13 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
         return pixels, target
 
 
+@dataclass(frozen=True, eq=False)
 class NumberedImages(Dataset[tuple[Tensor, Target]]):
     """Images without annotations, whose id is their index."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
+    paths: list[Path]
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.paths)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Target]:
@@ -145,16 +128,10 @@ def collate_images(rows: list[tuple[Tensor, Target]]) -> DetectionBatch:
 
 
 class CocoLoader(FileLoader):
-    """Batches of annotated images for one rank.
+    """Batches of annotated images for one rank, see `FileLoader`.
 
     Evaluation has the same number of batches on every rank, as a distributed network may
     communicate in each; batches of padding alone have no images.
-
-    Args:
-        images: The images.
-        index_sampler: The images of each batch.
-        num_workers: Worker processes; 0 reads in this process.
-        pin_memory: Return batches in pinned memory, for copies to a GPU.
     """
 
     def __init__(
@@ -167,7 +144,6 @@ class CocoLoader(FileLoader):
         super().__init__(images, index_sampler, num_workers, pin_memory, collate_images)
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Any]:
-        """Read the batches with these indices in the workers."""
         yield from super()._open(epoch, [batch[batch != PADDING] for batch in batches])
 
 

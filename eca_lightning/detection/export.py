@@ -35,7 +35,7 @@ class DeployedDetector(nn.Module):
             int64 from 0 and, by Mask R-CNN, ``masks`` (n, 28, 28): the probability that each cell
             of a box belongs to the object.
         """
-        with patch.object(transform, "paste_masks_in_image", _first_channel):
+        with patch.object(transform, "paste_masks_in_image", lambda masks, *_: masks[:, 0]):
             (found,) = self.network([images[0] / 255])
         return found | {"labels": found["labels"] - self.first_label}
 
@@ -55,12 +55,8 @@ def detection_difference(
 ) -> float:
     """Compute the largest distance of a detection from the nearest one of the other side.
 
-    The order is ignored, as detections of equal score may swap.
-
-    Args:
-        expected: Outputs of a `DeployedDetector`.
-        found: Outputs of its graph.
-        length: The longer side of the image, the unit of differences of boxes.
+    The order is ignored, as detections of equal score may swap. Differences of boxes are in units
+    of ``length``, the longer side of the image.
 
     Returns:
         The largest difference in boxes, scores or masks; at least 1 if labels differ, infinity if
@@ -78,10 +74,6 @@ def _as_rows(found: dict[str, Tensor], length: int) -> Tensor:
     if "masks" in found:
         columns.append(found["masks"].flatten(1))
     return torch.cat(columns, dim=1)
-
-
-def _first_channel(masks: Tensor, boxes: Tensor, size: Any) -> Tensor:
-    return masks[:, 0]
 
 
 def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:

@@ -16,8 +16,6 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
 
-_HEADS = (FastRCNNPredictor, MaskRCNNPredictor, RetinaNetHead, RPNHead)
-
 
 def keep_boxes_in_float32(network: nn.Module) -> None:
     """Make a torchvision detector compute anchors, boxes, scores and losses in float32, in place.
@@ -27,7 +25,7 @@ def keep_boxes_in_float32(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, AnchorGenerator):
             module.register_forward_pre_hook(_anchors_in_float32)
-        elif isinstance(module, _HEADS):
+        elif isinstance(module, FastRCNNPredictor | MaskRCNNPredictor | RetinaNetHead | RPNHead):
             module.register_forward_hook(_outputs_in_float32)
 
 

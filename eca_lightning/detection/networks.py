@@ -39,8 +39,6 @@ HeadVersion = Literal[1, 2]
 _NOT_PLAIN = {"rpn_anchor_generator", "rpn_head", "box_roi_pool", "box_head", "box_predictor"}
 _NOT_PLAIN |= {"mask_roi_pool", "mask_head", "mask_predictor", "anchor_generator", "head"}
 _NOT_PLAIN |= {"proposal_matcher", "kwargs"}
-_FIRST_ANCHOR = 32
-_ASPECT_RATIOS = (0.5, 1.0, 2.0)
 
 
 @dataclass
@@ -209,12 +207,9 @@ DETECTORS: dict[str, Callable[[DetectorConfig], Any]] = {
 
 
 def _pyramid(config: DetectorConfig, first: int, coarse: Callable[[int], ExtraFPNBlock]) -> Any:
-    """Build a feature pyramid on the backbone.
+    """Build a feature pyramid on the backbone, from its stage ``first`` on; 0 is the stem.
 
-    Args:
-        config: The detector.
-        first: The pyramid's finest stage; 0 is the stem.
-        coarse: Builds the levels above the last stage from that stage's number of channels.
+    ``coarse`` builds the levels above the last stage from that stage's number of channels.
     """
     body = FeaturePyramid(config.backbone.build(), first)
     trained, count = config.trainable_layers, len(body.stages)
@@ -234,14 +229,14 @@ def _pyramid(config: DetectorConfig, first: int, coarse: Callable[[int], ExtraFP
 
 
 def _anchors(config: DetectorConfig, levels: int, scales: int) -> AnchorGenerator:
-    smallest = config.anchor_sizes or [_FIRST_ANCHOR * 2**level for level in range(levels)]
+    smallest = config.anchor_sizes or [32 * 2**level for level in range(levels)]
     if len(smallest) != levels or min(smallest) < 1:
         raise ValueError(
             f"anchor_sizes must be {levels} lengths, one for each level of the pyramid, "
             f"got {smallest}"
         )
     sizes = [[int(s * 2 ** (i / scales)) for i in range(scales)] for s in smallest]
-    return AnchorGenerator(sizes, [_ASPECT_RATIOS] * levels)
+    return AnchorGenerator(sizes, [(0.5, 1.0, 2.0)] * levels)
 
 
 def _freeze_up_to(body: FeaturePyramid, last: str) -> None:

@@ -155,10 +155,9 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
 
     def _log_scores(self, prefix: str) -> None:
         for name, score in self.scores.compute(self.class_names).items():
-            # Equal on all ranks already, and the maximum of equal numbers is exact, unlike a mean.
-            options: dict[str, Any] = {"sync_dist": True, "reduce_fx": "max"}
             on_bar = name in ("box_AP", "box_AP50", "mask_AP", "mask_AP50")
-            self.log(f"{prefix}/{name}", score, prog_bar=on_bar, **options)
+            # Equal on all ranks already, and the maximum of equal numbers is exact, unlike a mean.
+            self.log(f"{prefix}/{name}", score, on_bar, sync_dist=True, reduce_fx="max")
 
 
 def _as_floats(images: list[Tensor]) -> list[Tensor]:

@@ -15,9 +15,7 @@ from eca_lightning.detection.task import Batch, ObjectDetector
 from eca_lightning.training.callbacks.validation_report import ValidationReport
 from eca_lightning.utils.checks import require
 
-_LEGIBLE_SIDE = 400
-"""Minimum length of the shorter side of an image on which names are readable, in pixels."""
-_FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+_FONT = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 _COLORS = matplotlib.color_sequences["tab10"]
 
 
@@ -69,12 +67,12 @@ def draw_objects(
         min_score: Detections with a lower score are left out.
 
     Returns:
-        (3, H, W), uint8; small images are enlarged by an integer factor, for readable names.
+        (3, H, W), uint8, enlarged by an integer factor to at least 400 pixels, for readable names.
     """
     if "scores" in objects:
         kept = objects["scores"] >= min_score
         objects = {name: values[kept] for name, values in objects.items()}
-    factor = ceil(_LEGIBLE_SIDE / min(image.shape[1:]))
+    factor = ceil(400 / min(image.shape[1:]))
     image = _enlarged(image, factor)
     labels = objects["labels"].tolist()
     if not labels:
@@ -90,7 +88,7 @@ def draw_objects(
         _captions(objects, names),
         colors,
         width=ceil(side / 300),
-        font=str(_FONT),
+        font=_FONT,
         font_size=max(12, side // 35),
         fill_labels=True,
     )

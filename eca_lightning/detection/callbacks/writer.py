@@ -91,24 +91,15 @@ class DetectionWriter(PredictionFile):
 def coco_results(
     image_id: int, found: Detections, category_ids: list[int] | None
 ) -> list[dict[str, Any]]:
-    """Return the detections on an image as COCO results, the highest score first.
+    """Return detections, on the CPU, as COCO results, the highest score first.
 
-    Args:
-        image_id: Id of the image.
-        found: The detections, on the CPU.
-        category_ids: The category id of each label; None for the label itself.
+    A label is its own category id if ``category_ids``, that of each label, is None.
     """
+    categories = [category_ids[k] if category_ids else k for k in found["labels"].tolist()]
     boxes = box_convert(found["boxes"], "xyxy", "xywh").tolist()
-    results = [
-        {
-            "image_id": image_id,
-            "category_id": category_ids[label] if category_ids else label,
-            "bbox": box,
-            "score": score,
-        }
-        for box, score, label in zip(
-            boxes, found["scores"].tolist(), found["labels"].tolist(), strict=True
-        )
+    results: list[dict[str, Any]] = [
+        {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+        for category, box, score in zip(categories, boxes, found["scores"].tolist(), strict=True)
     ]
     if "masks" in found:
         from faster_coco_eval.core.mask import encode

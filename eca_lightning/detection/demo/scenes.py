@@ -20,9 +20,6 @@ AREAS = ((150.0, 1000.0), (1100.0, 8800.0), (9600.0, 13500.0))
 SIZE_PROBABILITIES = (0.3, 0.4, 0.3)
 """Probability of each of the sizes."""
 
-MAX_OBJECTS = 6
-"""Items per scene, not counting a crowd."""
-
 P_EMPTY, P_CROWD = 0.02, 0.05
 """Probability of a scene without any object, and of one with a crowd."""
 
@@ -38,14 +35,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass
 class SceneObject:
-    """An object of a scene.
-
-    Attributes:
-        label: Its class.
-        visible: Its visible pixels, of shape ``(height, width)``.
-        area: Number of its pixels, hidden ones included.
-        crowd: Whether it is a heap of items.
-    """
+    """An object of a scene, or a crowd of them; its area includes hidden pixels."""
 
     label: int
     visible: Mask
@@ -82,12 +72,9 @@ def bounding_slices(mask: Mask) -> tuple[slice, slice]:
 
 
 class Composer:
-    """Compose scenes of the items of one split.
+    """Compose scenes of Fashion-MNIST's images ``(N, 28, 28)``, all of one split.
 
-    Args:
-        images: Fashion-MNIST's images, uint8 of shape ``(N, 28, 28)``.
-        labels: Their classes, of shape ``(N,)``.
-        image_size: Longer side of a scene in pixels; the shorter is five sixths of it.
+    ``image_size`` is the longer side of a scene in pixels; the shorter is five sixths of it.
     """
 
     def __init__(self, images: Gray, labels: NDArray[np.uint8], image_size: int) -> None:
@@ -105,7 +92,7 @@ class Composer:
             return scene
         if kind < P_EMPTY + P_CROWD:
             self._place_crowd(random, scene)
-        count = random.integers(1, MAX_OBJECTS + 1)
+        count = random.integers(1, 7)
         sizes = random.choice(len(AREAS), count, p=SIZE_PROBABILITIES)
         # Small ones last, so that they are in front of large ones.
         for size in -np.sort(-sizes):
@@ -164,8 +151,7 @@ class Composer:
         """Resize an item to about ``area`` pixels, color it and flip it at random.
 
         Returns:
-            Pixels, uint8 of shape ``(height, width, 3)``, and the mask, which touches all four
-            sides; None for an image that is nearly empty.
+            Pixels and the mask, which touches all four sides; None if it is nearly empty.
         """
         color = contrasting(random, scene.colors)
         gray, mask = self.images[index], segment(self.images[index])
@@ -203,10 +189,8 @@ def background(
 
 def contrasting(random: np.random.Generator, colors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Draw five colors and return the one farthest from all of ``colors``, of shape ``(3,)``."""
-    candidates = random.random((5, 3))
-    distances = np.linalg.norm(candidates[:, None] - colors, axis=2).min(1)
-    found: NDArray[np.float64] = candidates[np.argmax(distances)]
-    return found
+    candidates: NDArray[np.float64] = random.random((5, 3))
+    return max(candidates, key=lambda color: np.linalg.norm(color - colors, axis=1).min())
 
 
 def gradient(random: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:

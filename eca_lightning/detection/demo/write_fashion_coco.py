@@ -19,9 +19,6 @@ from eca_lightning.detection.annotations import require_mask_library
 from eca_lightning.detection.demo.scenes import Composer, Scene, SceneObject, bounding_slices
 from eca_lightning.utils.checks import require
 
-MIN_SIZE = 160
-"""Pixels of the longer side below which objects that COCO calls large do not fit."""
-
 CLASSES = list(FashionMNIST.classes)
 """Names of the categories 1 to 10."""
 
@@ -57,7 +54,8 @@ def write_fashion_coco(
     """
     require(train_scenes >= 1, "train_scenes", "at least 1", train_scenes)
     require(val_scenes >= 1, "val_scenes", "at least 1", val_scenes)
-    require(image_size >= MIN_SIZE, "image_size", f"at least {MIN_SIZE}", image_size)
+    # Objects that COCO calls large do not fit into smaller scenes.
+    require(image_size >= 160, "image_size", "at least 160", image_size)
     require(seed >= 0, "seed", "at least 0", seed)
     require_mask_library()
     # A change of the scenes that a seed gives is another format.
@@ -80,12 +78,7 @@ def _annotation_file(output: Path, split: str) -> Path:
 
 
 def _is_complete(output: Path, split: str, settings: dict[str, int], overwrite: bool) -> bool:
-    """Check whether a split need not be written.
-
-    Raises:
-        FileExistsError: If it was written by another program, or has other settings and
-            ``overwrite`` is false.
-    """
+    """Check whether a split is written; raise a FileExistsError if it may not be replaced."""
     file, folder = _annotation_file(output, split), output / split
     if not file.exists() and not folder.exists():
         return False
