@@ -23,14 +23,12 @@ def summarize(name: str, values: Sequence[float], digits: int) -> Row:
     return dict(zip((name, f"{name}_min", f"{name}_max"), figures, strict=True))
 
 
-def error_bars(
-    values: Sequence[Sequence[float]],
-) -> tuple[list[float], tuple[list[float], list[float]]]:
+def error_bars(values: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
     """Return the medians, and their distances from minimum and maximum, for matplotlib."""
     medians = [median(repeats) for repeats in values]
     below = [m - min(repeats) for m, repeats in zip(medians, values, strict=True)]
     above = [max(repeats) - m for m, repeats in zip(medians, values, strict=True)]
-    return medians, (below, above)
+    return medians, [below, above]
 
 
 def write_report(
@@ -40,15 +38,7 @@ def write_report(
     figure: "Figure | None",
     failures: Mapping[str, str] | None = None,
 ) -> None:
-    """Write results as CSV, print them as a table, and save their chart.
-
-    Args:
-        path: The CSV file; the chart gets the same name with .png.
-        rows: The lines of the file.
-        table: The table to print.
-        figure: The chart, if any.
-        failures: What failed, and why.
-    """
+    """Write rows as CSV, print a table and what failed, and save a chart beside the CSV file."""
     write_table(path, dict.fromkeys(rows[0], str), rows)
     console = Console()
     console.print(table)

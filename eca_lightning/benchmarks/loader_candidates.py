@@ -38,9 +38,7 @@ class Workload:
         beton: The images as a .beton, for FFCV.
         folder: The images as a folder of class folders, for the others.
         files: The files of this folder to read, and their labels.
-        batches: Batches of a repeat.
-        batch_size: Images of a batch.
-        image_size: Height and width of the output in pixels.
+        batches: Number of batches of a repeat.
         num_workers: Threads or processes that decode.
         view: The crop of each image; only random_resized_crop is flipped.
     """
@@ -176,13 +174,7 @@ def _decode(path: str) -> Tensor:
 
 
 class Candidate(NamedTuple):
-    """A loader to compare.
-
-    Attributes:
-        reads: The kind of data that it reads.
-        needs: The module that must be installed.
-        build: Builds it, in the process that runs it.
-    """
+    """A loader: the data that it reads, the module that it needs, and what builds it."""
 
     reads: Literal["beton", "folder"]
     needs: str

@@ -19,13 +19,7 @@ PATIENCE = 5.0
 
 
 class Timing(NamedTuple):
-    """One pass over the images of a workload.
-
-    Attributes:
-        seconds: Duration, from the request for the first batch to the end of the last.
-        cpu_seconds: CPU time of the process and of its workers.
-        first_batch: Seconds until the first batch.
-    """
+    """Seconds of one pass over the images, of CPU time with workers, and until the first batch."""
 
     seconds: float
     cpu_seconds: float
@@ -33,13 +27,7 @@ class Timing(NamedTuple):
 
 
 class LoaderProcess:
-    """A loader in a process of its own.
-
-    Args:
-        name: The loader.
-        work: The work of each repeat.
-        log: File to which the output of the process is appended.
-    """
+    """A loader in a process of its own, whose output is appended to a log."""
 
     def __init__(self, name: LoaderName, work: Workload, log: Path) -> None:
         context = multiprocessing.get_context("spawn")
@@ -53,11 +41,7 @@ class LoaderProcess:
         other_end.close()
 
     def time(self, number: int, timeout: float) -> Timing:
-        """Time one pass over the images.
-
-        Args:
-            number: Number of the repeat, from 0; the first builds the loader.
-            timeout: Seconds to wait.
+        """Time the repeat of this number, from 0; the first builds the loader.
 
         Raises:
             RuntimeError: If the loader failed, died or did not answer in time.

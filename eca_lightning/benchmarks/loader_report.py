@@ -26,14 +26,7 @@ _COLUMNS = {
 
 @dataclass
 class Result:
-    """Measurements of a loader.
-
-    Attributes:
-        loader: Its name.
-        work: What it did in each repeat.
-        timings: One for each repeat, none if it failed; the first, which compiles, does not count.
-        failure: The error that ended it; empty if there was none.
-    """
+    """Timings of a loader, of which the first, which compiles, does not count; or its failure."""
 
     loader: LoaderName
     work: Workload
@@ -47,13 +40,7 @@ class Result:
 
 
 def report(results: Sequence[Result], title: str, output: Path) -> None:
-    """Write loaders.csv and loaders.png and print a table.
-
-    Args:
-        results: The results; those with the same number of workers were measured together.
-        title: Title of table and chart.
-        output: Folder for the files.
-    """
+    """Write loaders.csv and loaders.png and print a table with a section per number of workers."""
     rows = [_row(result, results) for result in results]
     caption = (
         f"{rows[0]['images']:,} images a repeat, {max(row['repeats'] for row in rows)} repeats, "

@@ -23,7 +23,6 @@ Pass = Literal["train", "inference"]
 Mode = Literal["eager", "compiled"]
 Precision = Literal["32", "bf16", "16"]
 
-_DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
 WARM_UP = 2
 """Repeats that do not count: the first compiles, the second still allocates."""
 
@@ -119,7 +118,7 @@ class Work:
 
     def autocast(self) -> torch.autocast:
         """Return the context of the forward pass."""
-        dtype = _DTYPES.get(self.precision)
+        dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
 
@@ -160,7 +159,13 @@ class TimedModel:
             held = torch.cuda.memory_allocated()
         begin = time.perf_counter()
         for _ in range(self.work.steps):
-            self._train() if self.pass_ == "train" else self._infer()
+            if self.pass_ == "train":
+                self._loss().backward()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            else:
+                with torch.inference_mode(), self.work.autocast():
+                    self.network(self.inputs)
         if on_gpu:
             torch.cuda.synchronize()
             self.peak_bytes = torch.cuda.max_memory_allocated() - held
@@ -169,15 +174,6 @@ class TimedModel:
     def _loss(self) -> Tensor:
         with self.work.autocast():
             return F.cross_entropy(self.network(self.inputs).float(), self.labels)
-
-    def _train(self) -> None:
-        self._loss().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def _infer(self) -> None:
-        with torch.inference_mode(), self.work.autocast():
-            self.network(self.inputs)
 
     def saved_bytes(self) -> int:
         """Count the bytes that a training step keeps for its backward pass, without parameters."""
@@ -209,9 +205,7 @@ class TimedModel:
 def compare_models(models: list[TimedModel], peak_tflops: float | None) -> list[Row]:
     """Make the rows of models.csv from models timed in the same rounds; the first is the reference.
 
-    Args:
-        models: The models.
-        peak_tflops: See `benchmark_model`.
+    ``peak_tflops`` is as in `benchmark_model`.
     """
     rows = []
     reference_bytes = None
@@ -220,6 +214,7 @@ def compare_models(models: list[TimedModel], peak_tflops: float | None) -> list[
         rate = float(np.median(model.rates))
         saved = model.saved_bytes() if model.pass_ == "train" else None
         reference_bytes = reference_bytes or saved
+        used = rate * model.operations() / (peak_tflops * 1e12) if peak_tflops else None
         row = {
             "model": model.name,
             "pass": model.pass_,
@@ -233,9 +228,7 @@ def compare_models(models: list[TimedModel], peak_tflops: float | None) -> list[
             "saved_mb": round(saved / 1e6, 1) if saved else None,
             "saved_ratio": round(saved / reference_bytes, 4) if saved and reference_bytes else None,
             "peak_mb": round(model.peak_bytes / 1e6, 1) if model.peak_bytes else None,
-            "utilization": None,
+            "utilization": None if used is None else round(used, 3),
         }
-        if peak_tflops is not None:
-            row["utilization"] = round(rate * model.operations() / (peak_tflops * 1e12), 3)
         rows.append(row)
     return rows

@@ -42,10 +42,7 @@ class OriginalECA(nn.Module):
 
 
 def build(model: str) -> nn.Module:
-    """Build a model with new weights.
-
-    Args:
-        model: Its name, see the module's docstring.
+    """Build a model with new weights from its name, see the module's docstring.
 
     Raises:
         ValueError: If there is no such model.
@@ -108,8 +105,7 @@ def _original(name: str) -> nn.Module:
     if not name.startswith("eca_resnet"):
         raise ValueError(f"models: original: needs eca_ and a ResNet, got {name!r}")
     network = _torchvision(name.removeprefix("eca_"))
-    blocks = [m for m in network.modules() if isinstance(m, BasicBlock | Bottleneck)]
-    for block in blocks:
+    for block in [m for m in network.modules() if isinstance(m, BasicBlock | Bottleneck)]:
         last = "bn3" if isinstance(block, Bottleneck) else "bn2"
         norm = getattr(block, last)
         setattr(block, last, nn.Sequential(norm, OriginalECA(norm.num_features)))

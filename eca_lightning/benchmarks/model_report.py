@@ -23,14 +23,10 @@ _COLUMNS = {
 
 
 def time_ratio(rates: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
-    """Compare the time per image of two models, round by round.
-
-    Args:
-        rates: Images a second of the model in each round.
-        base: Images a second of the reference in the same rounds.
+    """Compare two models by their images a second in the same rounds.
 
     Returns:
-        The median of the ratios, and the ends of its 95% bootstrap interval.
+        The median of the ratios of times, and the ends of its 95% bootstrap interval.
     """
     ratios = np.array(base) / np.array(rates)
     draws = np.random.default_rng(0).integers(len(ratios), size=(2000, len(ratios)))
@@ -39,13 +35,7 @@ def time_ratio(rates: Sequence[float], base: Sequence[float]) -> tuple[float, fl
 
 
 def report(rows: Sequence[Row], title: str, output: Path) -> None:
-    """Write models.csv and models.png and print a table.
-
-    Args:
-        rows: The rows of models.csv; the first model is the reference.
-        title: Title of table and chart.
-        output: Folder for the files.
-    """
+    """Write models.csv and models.png and print a table; the first model is the reference."""
     caption = (
         f"Medians of {rows[0]['repeats']} repeats. Time: as a multiple of that of "
         f"{rows[0]['model']}, with its 95% interval; saved: activations kept for the backward pass"

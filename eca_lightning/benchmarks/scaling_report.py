@@ -27,14 +27,7 @@ _CAPTION = (
 
 @dataclass
 class Result:
-    """Measurements on a number of devices.
-
-    Attributes:
-        devices: Number of devices.
-        rates: Images a second on all devices together in each repeat; none if a repeat failed.
-        waits: Fraction of the time without a batch, on the device that waits most.
-        failure: The error that ended it; empty if there was none.
-    """
+    """Images a second of all devices and data wait in each repeat; none if a repeat failed."""
 
     devices: int
     rates: list[float] = field(default_factory=list)
@@ -51,10 +44,7 @@ def efficiency(result: Result, base: Result) -> list[float]:
 def report(results: Sequence[Result], title: str, output: Path) -> None:
     """Write scaling.csv and scaling.png and print a table.
 
-    Args:
-        results: The results by number of devices; the first that did not fail is the reference.
-        title: Title of table and chart.
-        output: Folder for the files.
+    The reference is the result with the fewest devices that did not fail.
     """
     done = [result for result in results if result.rates]
     rows = [_row(result, done) for result in results]

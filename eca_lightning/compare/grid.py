@@ -16,14 +16,7 @@ _NAME = re.compile(r"[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid.
-
-    Attributes:
-        variant: Name of the variant.
-        seed: The random seed.
-        folder: The run's folder.
-        arguments: Arguments of ``eca-lightning`` that run it from the start.
-    """
+    """One run of a grid: its folder, and arguments of ``eca-lightning`` that run it."""
 
     variant: str
     seed: int
@@ -56,21 +49,15 @@ class Grid:
     options: dict[str, Any] = field(default_factory=dict)
 
     def cells(self, output: Path) -> list[Cell]:
-        """List all runs, seed by seed, so that an interrupted grid has complete seeds.
-
-        Args:
-            output: The folder of the comparison.
-        """
-        return [
-            self._cell(variant, seed, output) for seed in self.seeds for variant in self.variants
-        ]
+        """List all runs, seed by seed, so that an interrupted grid has complete seeds."""
+        runs = output / "runs"
+        return [self._cell(name, seed, runs) for seed in self.seeds for name in self.variants]
 
     def in_order(self, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         """Select the rows of the variants of this grid, in their order."""
         return [row for variant in self.variants for row in rows if row["variant"] == variant]
 
-    def _cell(self, variant: str, seed: int, output: Path) -> Cell:
-        runs = output / "runs"
+    def _cell(self, variant: str, seed: int, runs: Path) -> Cell:
         options = {
             **self.options,
             **self.variants[variant],

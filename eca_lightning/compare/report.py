@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,11 +25,7 @@ _EXPLANATION = (
 def report(rows: Sequence[Row], references: Sequence[str], title: str, output: Path) -> None:
     """Write report.md and the charts, and print the table.
 
-    Args:
-        rows: Rows of cells.csv, the variants in the order in which to list them.
-        references: Names of variants with which all are compared.
-        title: Heading of the report.
-        output: Folder for the files.
+    Variants are listed in the order of the rows of cells.csv, and compared with the references.
     """
     variants = variants_of(rows)
     compared = [variant for variant in variants if variant.name in references]
@@ -47,12 +44,7 @@ def report(rows: Sequence[Row], references: Sequence[str], title: str, output: P
 
 
 def table(rows: Sequence[Row], references: Sequence[str]) -> str:
-    """Format the table of a report in Markdown, after what the runs have in common.
-
-    Args:
-        rows: See `report`.
-        references: See `report`.
-    """
+    """Format the table of a report in Markdown, after the setup of the runs."""
     variants = variants_of(rows)
     compared = [variant for variant in variants if variant.name in references]
     header = ["variant", "parameters", "multiply-adds", "images/s", "last epoch", "best", "seeds"]
@@ -104,14 +96,8 @@ def draw_accuracy(variants: Sequence[Variant]) -> Figure:
     for variant, color in zip(ranked, colors, strict=True):
         point = (variant.parameters, variant.mean)
         axes.errorbar(*point, variant.deviation, color=color, linewidth=1, capsize=3)
-        axes.scatter(
-            *point,
-            420 * variant.multiply_adds / largest,
-            color=color,
-            alpha=0.75,
-            edgecolors="white",
-            label=f"{variant.mean:.2f}  {variant.name}",
-        )
+        area, label = 420 * variant.multiply_adds / largest, f"{variant.mean:.2f}  {variant.name}"
+        axes.scatter(*point, area, color=color, alpha=0.75, edgecolors="white", label=label)
     axes.set_xlabel("parameters")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -149,11 +135,9 @@ def draw_differences(variants: Sequence[Variant], references: Sequence[Variant])
 
 
 def draw_kernels(sized: Sequence[Variant], variants: Sequence[Variant]) -> Figure:
-    """Draw accuracy against the size of ECA's kernel, with the adaptive sizes (figure 4).
+    """Draw accuracy against ECA's kernel size, one for all layers (figure 4).
 
-    Args:
-        sized: Variants with one kernel size for all layers.
-        variants: All variants: ECA with the rule of Eq. 12 and no attention are drawn as lines.
+    Of all variants, ECA with the rule of Eq. 12 and no attention are drawn as lines.
     """
     sized = sorted(sized, key=lambda variant: int(variant.kernel))
     figure = Figure((6.8, 4.4), layout="constrained")
@@ -169,21 +153,13 @@ def draw_kernels(sized: Sequence[Variant], variants: Sequence[Variant]) -> Figur
     }
     for label, (color, matches) in lines.items():
         for variant in filter(matches, variants):
-            center, deviation = variant.mean, variant.deviation
-            axes.axhspan(
-                center - deviation, center + deviation, color=color, alpha=0.08, linewidth=0
-            )
-            axes.axhline(center, color=color, linestyle="--", label=f"{label}: {center:.2f}")
-    axes.errorbar(
-        sizes,
-        [variant.mean for variant in sized],
-        [variant.deviation for variant in sized],
-        color="tab:blue",
-        marker="o",
-        capsize=4,
-        linewidth=2,
-        label="one size for all layers",
-    )
+            low, high = variant.mean - variant.deviation, variant.mean + variant.deviation
+            axes.axhspan(low, high, color=color, alpha=0.08, linewidth=0)
+            text = f"{label}: {variant.mean:.2f}"
+            axes.axhline(variant.mean, color=color, linestyle="--", label=text)
+    means, deviations = [v.mean for v in sized], [v.deviation for v in sized]
+    style: dict[str, Any] = {"color": "tab:blue", "marker": "o", "capsize": 4, "linewidth": 2}
+    axes.errorbar(sizes, means, deviations, **style, label="one size for all layers")
     axes.set_xticks(sizes)
     axes.set_xlabel("kernel size k")
     axes.set_ylabel("top-1 of the last epoch, %")

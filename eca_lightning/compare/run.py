@@ -35,10 +35,7 @@ are the sum over all attempts, each from its first to its last entry on TensorBo
 
 
 def compare(
-    grid: Path,
-    output: Path | None = None,
-    cell: int | None = None,
-    report_only: bool = False,
+    grid: Path, output: Path | None = None, cell: int | None = None, report_only: bool = False
 ) -> None:
     """Train a grid of variants and seeds, and compare the variants.
 
@@ -84,15 +81,7 @@ def compare(
 
 
 def collect(cells: Sequence[Cell], output: Path) -> list[Row]:
-    """Update cells.csv with the finished runs.
-
-    Args:
-        cells: All cells of the grid.
-        output: The folder of the comparison.
-
-    Returns:
-        The rows of cells.csv: those that it had, and those of finished cells.
-    """
+    """Update cells.csv with the finished cells of a grid, and return all its rows."""
     rows = _read(output / "cells.csv")
     for cell in cells:
         result = cell.folder / "result.json"

@@ -15,10 +15,7 @@ class Variant:
     """A variant with all its seeds.
 
     Attributes:
-        name: Its name.
         kernel: Size or rule of ECA's kernels; empty for other attention.
-        attention: Name of its attention.
-        parameters: Number of its parameters.
         multiply_adds: Multiply-adds of one image.
         images_per_s: Images a second in training, median over the seeds; None if not measured.
         last: Top-1 accuracy of the last validation by seed, in percent.
@@ -49,11 +46,8 @@ class Variant:
 class Difference:
     """Difference between the accuracies of two variants, in percentage points.
 
-    Attributes:
-        mean: Mean over the seeds that both have.
-        low: Lower end of its 95% confidence interval; minus infinity for a single seed.
-        high: Upper end of the interval; infinity for a single seed.
-        seeds: Number of seeds.
+    The mean over the seeds that both have, and its 95% confidence interval, which is infinite for
+    a single seed.
     """
 
     mean: float

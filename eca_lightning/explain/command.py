@@ -24,9 +24,6 @@ from eca_lightning.explain import grad_cam
 from eca_lightning.utils.checks import require
 from eca_lightning.utils.reports import save_figure
 
-_BATCH = 32
-_OVERLAYS_PER_CLASS = 2
-
 
 def attention(
     checkpoint: Path,
@@ -94,13 +91,9 @@ def attention(
 def _data_module(data: Path, image_size: int | None) -> Any:
     """Create the data module of a config or a folder."""
     if data.is_dir():
-        size = image_size or 224
+        crop, resize = image_size or 224, round((image_size or 224) * 256 / 224)
         return ImageFolderDataModule(
-            val=data,
-            image_size=size,
-            resize_size=round(size * 256 / 224),
-            batch_size=_BATCH,
-            num_workers=0,
+            val=data, image_size=crop, resize_size=resize, batch_size=32, num_workers=0
         )
     if not data.is_file():
         raise FileNotFoundError(f"data: config or folder not found: {data}")
@@ -130,14 +123,11 @@ def _labels(classes: list[str] | None, names: Sequence[str] | None, count: int) 
 
 
 def _overlays(
-    models: Sequence[ImageClassifier],
-    images: Tensor,
-    labels: Tensor,
-    names: Sequence[str] | None,
+    models: Sequence[ImageClassifier], images: Tensor, labels: Tensor, names: Sequence[str] | None
 ) -> Figure:
     """Draw Grad-CAM of each classifier on the first images of each class."""
     places = [(labels == label).nonzero().flatten() for label in labels.unique()]
-    shown = torch.cat([place[:_OVERLAYS_PER_CLASS] for place in places])
+    shown = torch.cat([place[:2] for place in places])
     images, labels = images[shown], labels[shown]
     views = []
     for model in models:

@@ -21,13 +21,7 @@ from eca_lightning.backbones.features import last_stage
 
 @dataclass(frozen=True)
 class View:
-    """Grad-CAM of a classifier on some images.
-
-    Attributes:
-        title: The classifier.
-        maps: Its maps for their true classes, (N, h, w), at least 0.
-        probabilities: Its probabilities, (N, num_classes).
-    """
+    """Maps (N, h, w) of a classifier for the true classes, and its probabilities (N, classes)."""
 
     title: str
     maps: Tensor
@@ -37,10 +31,7 @@ class View:
 def grad_cam(network: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Weight the maps of the last stage by the mean gradient of a class's logit (Eq. 1 and 2).
 
-    Args:
-        network: A classification network of `create_backbone`; it is left untouched.
-        inputs: Its input, (N, C, H, W), float32.
-        labels: The class to explain, for each image, (N,).
+    The network, of `create_backbone`, and its float32 inputs (N, C, H, W) are left untouched.
 
     Returns:
         Maps of the last stage's size, (N, h, w), at least 0, and the logits, (N, num_classes).
@@ -60,14 +51,7 @@ def grad_cam(network: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor
 def draw(
     images: Tensor, labels: Tensor, views: Sequence[View], names: Sequence[str] | None
 ) -> Figure:
-    """Draw a column for each image: the image, and the map of each classifier over it.
-
-    Args:
-        images: (N, 3, H, W), uint8.
-        labels: True class of each, (N,).
-        views: Grad-CAM of each classifier.
-        names: Name of each class, where known.
-    """
+    """Draw a column for each uint8 image: the image, and the map of each classifier over it."""
 
     def name(label: int) -> str:
         return names[label][:18] if names else str(label)

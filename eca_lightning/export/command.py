@@ -1,7 +1,6 @@
 """The command ``export``."""
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,11 @@ def export(
             "leave out preprocess and features, or write an .onnx or a .pt2"
         )
     model = _load(checkpoint)
-    mean, std = map(list, _statistics(model))
+    if isinstance(model, ObjectDetector):
+        scaling = model.detector.transform
+        mean, std = list(scaling.image_mean), list(scaling.image_std)
+    else:
+        mean, std = list(model.hparams["mean"]), list(model.hparams["std"])
     generator = torch.Generator().manual_seed(0)
 
     def random_images(*shape: int) -> Tensor:
@@ -112,13 +115,6 @@ def _load(path: Path) -> ImageClassifier | ObjectDetector:
         model = ObjectDetector.load_from_checkpoint(path, map_location="cpu", weights_only=True)
         return model.eval()
     return load_classifier(path)
-
-
-def _statistics(model: ImageClassifier | ObjectDetector) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and standard deviation of each channel, on the scale from 0 to 1."""
-    if isinstance(model, ObjectDetector):
-        return model.detector.transform.image_mean, model.detector.transform.image_std
-    return model.hparams["mean"], model.hparams["std"]
 
 
 def _write(

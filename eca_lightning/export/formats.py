@@ -51,13 +51,9 @@ def write_graph(
 ) -> None:
     """Write a graph with its weights as ONNX or as a `torch.export` program.
 
-    Args:
-        program: A graph with the input ``images`` and a dict of outputs.
-        path: The file, .onnx or .pt2.
-        outputs: Names of the outputs, in order.
-        config: Description of the network: in ONNX each value is a metadata property in JSON, in a
-            program all are in the extra file config.json.
-        optimize: Let ONNX's exporter simplify the graph, which folds batch norms too.
+    The config is stored in JSON: in ONNX each value is a metadata property, in a program all are in
+    the extra file config.json. ``optimize`` lets ONNX's exporter simplify the graph, which folds
+    batch norms too.
     """
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files={"config.json": json.dumps(config)})
@@ -75,13 +71,7 @@ def write_graph(
 
 
 def write_weights(network: nn.Module, path: Path, config: dict[str, Any]) -> None:
-    """Write the state dict of a network as .safetensors, and a .json of the same name.
-
-    Args:
-        network: The network, not folded.
-        path: The .safetensors.
-        config: The content of the .json; its ``backbone`` has the arguments of `create_backbone`.
-    """
+    """Write the weights of a network as .safetensors, and its config as .json of the same name."""
     from safetensors.torch import save_file
 
     # The format has no strides, so that channels_last weights must be made contiguous.

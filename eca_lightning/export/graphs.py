@@ -7,16 +7,12 @@ from torch.export import Dim, ExportedProgram
 AXES = {0: "batch", 2: "height", 3: "width"}
 """The dynamic axes of the images."""
 
-# Distinct lengths other than 1, which torch.export would take for a constant.
-_TRACED = {"batch": 2, "height": 160, "width": 224}
-
 
 class Deployed(nn.Module):
     """A network with the inputs and outputs of its exported graph.
 
     Args:
-        network: Maps normalized images (N, C, H, W) to logits (N, num_classes), or to a dict of
-            feature maps.
+        network: Maps normalized images to logits (N, num_classes), or to a dict of feature maps.
         mean: Mean of each channel on the scale from 0 to 255, (C,).
         std: Standard deviation of each channel on the same scale, (C,).
         preprocess: Normalize uint8 images, and return probabilities instead of logits.
@@ -43,13 +39,12 @@ class Deployed(nn.Module):
 
 
 def trace(network: Deployed) -> ExportedProgram:
-    """Trace the graph of a network in evaluation mode.
+    """Trace the graph of a network in evaluation mode, with dynamic N, H and W.
 
-    Returns:
-        A program that takes ``images`` (N, C, H, W), uint8 if the network preprocesses and float32
-        if not, with dynamic N, H and W.
+    Its ``images`` (N, C, H, W) are uint8 if the network preprocesses and float32 if not.
     """
-    images = torch.zeros(_TRACED["batch"], len(network.mean), _TRACED["height"], _TRACED["width"])
+    # Distinct lengths other than 1, which torch.export would take for a constant.
+    images = torch.zeros(2, len(network.mean), 160, 224)
     with torch.no_grad():
         return torch.export.export(
             network,
@@ -62,12 +57,7 @@ def trace(network: Deployed) -> ExportedProgram:
 def output_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> float:
     """Return the largest difference of an output, relative to its largest value above 1.
 
-    Args:
-        expected: The outputs of a network.
-        found: The outputs of its graph.
-
-    Returns:
-        Infinity if names or shapes differ.
+    It is infinity if names or shapes differ.
     """
     if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in found.items()}:
         return torch.inf

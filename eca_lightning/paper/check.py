@@ -20,7 +20,6 @@ class AuditRow:
     """Counts of a network, and the paper's figures for it.
 
     Attributes:
-        paper: The network and its printed figures.
         cost: Our counts; of attention alone where the printed ones are.
         kernels: ECA's kernel sizes, one for each stage; empty for detectors and other attention.
     """
@@ -72,11 +71,7 @@ def _compared(name: str, printed: Printed | None, count: int) -> dict[str, Any]:
 
 
 def audit(models: Iterable[PaperModel]) -> Iterator[AuditRow]:
-    """Count parameters and operations of networks on the meta device.
-
-    Args:
-        models: The networks, from `eca_lightning.paper.tables`.
-    """
+    """Count parameters and operations of networks on the meta device."""
     counted: dict[str, Complexity] = {}  # many networks are in several tables
 
     def cost(config: Any) -> Complexity:

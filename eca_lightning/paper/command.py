@@ -30,9 +30,7 @@ _KERNELS = ("Eq. 12", "Fig. 3", "released sizes")
 
 
 def models(
-    csv: Path | None = None,
-    json: Path | None = None,
-    backbones: list[BackboneConfig] | None = None,
+    csv: Path | None = None, json: Path | None = None, backbones: list[BackboneConfig] | None = None
 ) -> None:
     """List the networks of the paper: parameters and operations, counted and as printed.
 
@@ -66,19 +64,18 @@ def models(
 def tables(records: Sequence[Record]) -> list[Table]:
     """Tabulate classifiers, detectors and ECA's kernel sizes, in a width of 80 columns.
 
-    Args:
-        records: All records or some of them; tables without any are left out.
+    Tables without any record are left out.
     """
     kernels = [record for record in records if record["table"] in _KERNELS]
     found = [record for record in records if record["table"] == "table 5"]
     others = [record for record in records if record["table"] not in (*_KERNELS, "table 5")]
-    every = [
+    listed = [
         _costs(others, "Classifiers, one image of 224 x 224"),
         _costs(found, "Detectors, one image of 1280 x 800, trainable parameters"),
         kernel_table(kernels),
         _claims(kernels),
     ]
-    return [table for table in every if table.sections]
+    return [table for table in listed if table.sections]
 
 
 def _costs(records: Sequence[Record], title: str) -> Table:
@@ -113,11 +110,7 @@ def _compared(record: Record, name: str, count: Any) -> tuple[str, str, str]:
 
 
 def kernel_table(records: Sequence[Record]) -> Table:
-    """Tabulate ECA's kernel sizes, one a stage, and their parameters, by each choice of sizes.
-
-    Args:
-        records: Records of `eca_lightning.paper.tables.kernel_choices`.
-    """
+    """Tabulate ECA's kernel sizes, one a stage, and their parameters, by each choice of sizes."""
     lines: dict[str, list[str]] = {}
     for record in records:
         cells = lines.setdefault(record["model"], [record["model"]])

@@ -54,12 +54,7 @@ _NOTES = {
 
 @dataclass(frozen=True)
 class Printed:
-    """A figure of the paper.
-
-    Attributes:
-        text: The figure as printed: ``24.37``, ``3.86G``.
-        unit: Its unit, such as 2^20.
-    """
+    """A figure of the paper as printed, such as ``24.37`` or ``3.86G``, and its unit (2^20)."""
 
     text: str
     unit: int
@@ -86,10 +81,7 @@ class PaperModel:
         table: ``table 2``, ``table 3``, ``table 5``, ``released`` for the table of the authors'
             repository, a choice of ECA's kernel sizes, see `kernel_choices`, or ``own``.
         name: Method and backbone, such as eca_resnet50, after the name of a detector.
-        config: The network.
-        parameters: The printed parameters, if any.
-        operations: The printed operations, if any.
-        counts_macs: Whether these are multiply-adds, not operations of the table's counter.
+        counts_macs: Whether the operations are multiply-adds, not those of the table's counter.
         only_attention: Whether the figures are those of attention without the network.
         top1: The printed ImageNet top-1 accuracy, in percent; empty for detectors.
     """
