@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-from torchvision.io import ImageReadMode, decode_image, read_file
+from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from eca_lightning.data.sampler import DistributedBatchSampler
@@ -130,6 +129,7 @@ def _ffcv(work: Workload) -> Batches:
 
 
 def _torchvision(work: Workload, in_pil: bool) -> Batches:
+    options = {} if in_pil else {"loader": partial(decode_image, mode=ImageReadMode.RGB)}
     steps = (
         [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip()]
         if work.is_random
@@ -137,7 +137,7 @@ def _torchvision(work: Workload, in_pil: bool) -> Batches:
     )
     transform = v2.Compose([*steps, v2.PILToTensor()] if in_pil else steps)
     loader: DataLoader[Any] = DataLoader(
-        _dataset(work, transform=transform, **({} if in_pil else {"loader": _decode})),
+        _dataset(work, transform=transform, **options),
         batch_size=work.batch_size,
         shuffle=True,
         drop_last=True,
@@ -167,10 +167,6 @@ def _dataset(work: Workload, **options: Any) -> Any:
     dataset = ImageFolder(str(work.folder), **options)
     dataset.samples = work.files
     return dataset
-
-
-def _decode(path: str) -> Tensor:
-    return decode_image(read_file(path), ImageReadMode.RGB)
 
 
 class Candidate(NamedTuple):

@@ -135,8 +135,5 @@ class CocoAnnotations:
             sizes=self.sizes[kept],
             first=np.concatenate([[0], np.cumsum(counts[kept])]),
             boxes=boxes[usable],
-            labels=self.labels[usable],
-            areas=self.areas[usable],
-            crowds=self.crowds[usable],
-            spans=self.spans[usable],
+            **{k: getattr(self, k)[usable] for k in ("labels", "areas", "crowds", "spans")},
         )
