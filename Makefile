@@ -75,7 +75,7 @@ lint: $(READY) ## Check style, formatting and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(READY) ## Mend style and formatting
+format: $(READY) ## Fix style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

@@ -95,7 +95,7 @@ else
   say "Python packages: filling a new .venv; some 3 GB to download, minutes to wait"
   say "  (tail -f $log follows it)"
   "$python" -m venv --clear .venv >>"$log" 2>&1 || stop "virtual environment" \
-    "'$python -m venv .venv' does not work: mend that Python, or name another one:" \
+    "'$python -m venv .venv' does not work: repair that Python, or name another one:" \
     "  make setup PYTHON=python3.12"
 fi
 .venv/bin/python -m pip --disable-pip-version-check install \
