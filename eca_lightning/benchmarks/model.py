@@ -203,10 +203,7 @@ class TimedModel:
 
 
 def compare_models(models: list[TimedModel], peak_tflops: float | None) -> list[Row]:
-    """Make the rows of models.csv from models timed in the same rounds; the first is the reference.
-
-    ``peak_tflops`` is as in `benchmark_model`.
-    """
+    """Make the rows of models.csv from models timed in the same rounds, relative to the first."""
     rows = []
     reference_bytes = None
     for model in models:

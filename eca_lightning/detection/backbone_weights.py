@@ -18,16 +18,13 @@ def load_backbone(detector: nn.Module, path: str | Path) -> str:
     All weights but the classifier's must match in name and shape, both ways. Only the norms'
     counters of batches, which do not change the output, may be missing on one side.
 
-    Args:
-        detector: Built by `DetectorConfig.build`; unchanged after an error.
-        path: What `eca_lightning.weights.read.read_weights` takes.
-
     Returns:
         What was loaded, in one line for the log.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read, or its weights do not match the backbone.
+        ValueError: If the file cannot be read, or its weights do not match the backbone; the
+            detector is then unchanged.
     """
     weights = read_weights(path)
     network: Any = detector

@@ -55,12 +55,9 @@ def detection_difference(
 ) -> float:
     """Compute the largest distance of a detection from the nearest one of the other side.
 
-    The order is ignored, as detections of equal score may swap. Differences of boxes are in units
-    of ``length``, the longer side of the image.
-
-    Returns:
-        The largest difference in boxes, scores or masks; at least 1 if labels differ, infinity if
-        only one side detected something.
+    The order is ignored, as detections of equal score may swap. Distances are of boxes, in units of
+    ``length``, the longer side of the image, and of scores, labels and masks; infinity if only one
+    side detected something.
     """
     ours, theirs = (_as_rows(side, length) for side in (expected, found))
     if not len(ours) or not len(theirs):

@@ -57,17 +57,11 @@ class DetectionImages(ValidationReport):
 def draw_objects(
     image: Tensor, objects: dict[str, Tensor], names: list[str] | None, min_score: float = 0.0
 ) -> Tensor:
-    """Draw boxes, names, scores and masks on an image.
+    """Draw boxes, names, scores and masks on a copy of a uint8 image (3, H, W), on the CPU.
 
-    Args:
-        image: (3, H, W), uint8; it is not changed.
-        objects: ``boxes`` (n, 4) XYXY in pixels and ``labels`` (n,); ``scores`` (n,) of detections,
-            ``iscrowd`` (n,) of the ground truth and ``masks`` (n, H, W) are optional. On the CPU.
-        names: Name of each label; None for its number.
-        min_score: Detections with a lower score are left out.
-
-    Returns:
-        (3, H, W), uint8, enlarged by an integer factor to at least 400 pixels, for readable names.
+    ``scores`` of detections, ``iscrowd`` of the ground truth and ``masks`` (n, H, W) are optional.
+    Detections with a score below ``min_score`` are left out. Small images are enlarged by an
+    integer factor, to at least 400 pixels, so that the names are readable.
     """
     if "scores" in objects:
         kept = objects["scores"] >= min_score
