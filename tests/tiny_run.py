@@ -7,7 +7,7 @@ from torch import nn
 from eca_lightning.data.epoch_loader import EpochLoader
 from eca_lightning.data.resumable import ResumableDataModule
 from eca_lightning.data.sampler import DistributedBatchSampler
-from eca_lightning.training.seeding import seed_from_place
+from eca_lightning.training.task import VisionTask
 
 STEPS = 6
 """Batches of an epoch."""
@@ -45,8 +45,7 @@ class Net(LightningModule):
         self.network = nn.Sequential(*layers)
         self.validations = []
 
-    def on_train_batch_start(self, batch, batch_index):
-        seed_from_place(self, batch_index)
+    on_train_batch_start = VisionTask.on_train_batch_start
 
     def training_step(self, batch, batch_index):
         return nn.functional.cross_entropy(self.network(batch[0]), batch[1])

@@ -1,9 +1,11 @@
 """What image classifiers and object detectors share as LightningModules."""
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -16,16 +18,14 @@ from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.network import Stem, build_network
 from eca_lightning.training.hub import HubMixin
 from eca_lightning.training.optim import horizon_in_steps, images_per_step, parameter_groups
-from eca_lightning.training.seeding import seed_from_place
 
 
 class VisionTask(HubMixin, LightningModule):
     """Base of the tasks: optimization, class names, checkpoints and the Hugging Face Hub.
 
     A task has one network, described as plain data by the option ``network_option``, which
-    checkpoints hold under that name. Dropout and all else that is random in a training step follow
-    from the run's seed, the epoch, the batch and the rank, so that a resumed run draws what an
-    uninterrupted one would have.
+    checkpoints hold under that name. All that is random in a training step follows from the run's
+    seed, the epoch, the batch and the rank, so that a resumed run equals an uninterrupted one.
 
     Args:
         optimizer: Builds the optimizer from parameter groups.
@@ -105,12 +105,7 @@ class VisionTask(HubMixin, LightningModule):
 
     @staticmethod
     def architecture(network: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options on which the weights of a network depend, in a normal form.
-
-        Args:
-            network: Options of a `BackboneConfig`, of which some may be missing. A task with
-                another kind of network overrides this method.
-        """
+        """Return the options, of a `BackboneConfig`, on which weights depend, in a normal form."""
         options = {k: v for k, v in network.items() if k != "fused"}  # which only picks kernels
         if options.get("attention") == "none":
             options["attention"] = None
@@ -120,14 +115,9 @@ class VisionTask(HubMixin, LightningModule):
 
     @classmethod
     def architecture_differences(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-        """Name the options in which a checkpoint's architecture differs from another.
+        """Name, in one line, where the architecture of saved hyper-parameters differs from others.
 
-        Args:
-            saved: Hyper-parameters of the checkpoint. What they leave out is not compared.
-            given: Hyper-parameters, or options, of a task of this class.
-
-        Returns:
-            One line, empty if there is no difference.
+        What the checkpoint's leave out is not compared. The line is empty if nothing differs.
         """
         if cls.network_option not in saved:
             return f"it holds {cls.missing_network}"
@@ -148,21 +138,23 @@ class VisionTask(HubMixin, LightningModule):
         for name in self.data_attributes:
             setattr(self, name, getattr(data, name, None) or getattr(self, name))
         if self.class_names is not None and len(self.class_names) != self.num_classes:
-            option = f"{self.network_option}.num_classes"
+            count, option = len(self.class_names), f"{self.network_option}.num_classes"
             raise ValueError(
-                f"the data has {len(self.class_names)} classes, but {option} is "
-                f"{self.num_classes}: set model.{option} to {len(self.class_names)}"
+                f"the data has {count} classes, but {option} is {self.num_classes}: "
+                f"set model.{option} to {count}"
             )
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Seed torch's generators, whose state no checkpoint holds, from the place in the run."""
-        seed_from_place(self, batch_index)
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        place = np.random.SeedSequence((seed, self.current_epoch, batch_index, self.global_rank))
+        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and its schedule.
 
         Raises:
-            ValueError: If the run lacks what scaling or schedule must know.
+            ValueError: If the batch size or the length of the run is needed, but unknown.
         """
         optimizer = self.optimizer_builder(parameter_groups(self, self.no_decay_norm_bias))
         if self.lr_base_batch_size is not None:
@@ -175,14 +167,9 @@ class VisionTask(HubMixin, LightningModule):
             return {"optimizer": optimizer}
         horizon = horizon_in_steps(self.trainer) if self.lr_interval == "step" else {}
         schedule = self.lr_scheduler_builder(optimizer, **horizon)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": schedule,
-                "interval": self.lr_interval,
-                "monitor": getattr(schedule, "monitor", None),  # ReduceLROnPlateau has one
-            },
-        }
+        monitor = getattr(schedule, "monitor", None)  # ReduceLROnPlateau has one
+        options: Any = {"scheduler": schedule, "interval": self.lr_interval, "monitor": monitor}
+        return {"optimizer": optimizer, "lr_scheduler": options}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the classes and the scores with the weights."""
@@ -196,8 +183,7 @@ class VisionTask(HubMixin, LightningModule):
             ValueError: If the checkpoint is of another architecture.
         """
         saved = checkpoint.get("hyper_parameters", {})
-        differences = self.architecture_differences(saved, self.hparams)
-        if differences:
+        if differences := self.architecture_differences(saved, self.hparams):
             raise ValueError(f"the checkpoint is of another architecture: {differences}")
         for name in self.data_attributes:
             setattr(self, name, checkpoint.get(name))
@@ -213,12 +199,6 @@ def _is_default_stem(name: str, stem: Stem) -> bool:
 
 
 def require_uint8(images: Tensor) -> None:
-    """Raise an error unless images are bytes, which the tasks normalize themselves.
-
-    Raises:
-        TypeError: If ``images`` are of another type.
-    """
+    """Raise a TypeError unless images are bytes, which the tasks normalize themselves."""
     if images.dtype != torch.uint8:
-        raise TypeError(
-            f"images are {images.dtype}, but must be uint8: the model normalizes them itself"
-        )
+        raise TypeError(f"images are {images.dtype}, but must be uint8: the model normalizes them")

@@ -9,13 +9,11 @@ from eca_lightning.training.callbacks.run_description import run_config
 from eca_lightning.training.callbacks.summaries import tensorboard_logger
 from eca_lightning.training.task import VisionTask
 
-_TRAINER_OPTIONS = ["accumulate_grad_batches", "devices", "gradient_clip_val", "max_epochs"]
-_TRAINER_OPTIONS += ["num_nodes", "precision"]
-"""Options of the trainer on which the result may depend."""
-
-_WITHOUT_EFFECT = {"batches_ahead", "compile", "decoder", "eval_batch_size", "fused"}
-_WITHOUT_EFFECT |= {"num_workers", "os_cache"}
-"""Options of model and data on which the result does not depend."""
+# Options on which the result may depend (of the trainer) and does not (of model and data).
+_TRAINER_OPTIONS = (
+    "accumulate_grad_batches devices gradient_clip_val max_epochs num_nodes precision"
+)
+_WITHOUT_EFFECT = "batches_ahead compile decoder eval_batch_size fused num_workers os_cache"
 
 
 class BestScores(Callback):
@@ -74,14 +72,11 @@ class BestScores(Callback):
 
 
 def flat_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a config on which the result may depend, by short names.
+    """Return the options of a run's config on which the result may depend, by short names.
 
     ``model.init_args.optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}`` becomes
     ``optimizer: SGD`` and ``optimizer.lr: 0.1``. What is None is left out. The page sorts its
     columns and shows the first five, with ``attention``, ``backbone`` and ``batch_size``.
-
-    Args:
-        config: What :func:`run_config` returns.
     """
     trainer = config.get("trainer", {})
     options = _flatten("model", config.get("model")) | _flatten("data", config.get("data"))
@@ -90,9 +85,10 @@ def flat_options(config: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items()
     }
     short["backbone"] = short.pop("name", None)
-    short |= {f"trainer.{name}": trainer.get(name) for name in _TRAINER_OPTIONS}
+    short |= {f"trainer.{name}": trainer.get(name) for name in _TRAINER_OPTIONS.split()}
     short["seed"] = config.get("seed_everything")
-    return {k: v for k, v in short.items() if v is not None and k not in _WITHOUT_EFFECT}
+    hidden = _WITHOUT_EFFECT.split()
+    return {k: v for k, v in short.items() if v is not None and k not in hidden}
 
 
 def _flatten(name: str, value: Any) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Log the global L2 norm of the gradients."""
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from typing import Any
+
+from lightning.pytorch import Callback
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
@@ -14,9 +16,7 @@ class GradientNormMonitor(Callback):
     without the scale of the loss in float16 training.
     """
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
         """Log the norm if the next step is logged."""
         if not is_logging_step(trainer, trainer.global_step + 1):
             return

@@ -23,9 +23,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from eca_lightning.training.checkpoint_io import LAST
 from eca_lightning.training.slurm import requeue
 
-_STOPPED = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-"""Lightning's counts of a validation stopped in its first batch, which is then started again."""
-
 
 class LastCheckpoint(Checkpoint):
     """Keep ``last.ckpt``, from which a run resumes as if it had not been stopped.
@@ -73,36 +70,22 @@ class LastCheckpoint(Checkpoint):
         self._signal = 0
         self._saved_step = None
 
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_sanity_check_start(self, *args: Any, **kwargs: Any) -> None:
         """Handle the signals in place of Lightning, which has just set its handlers."""
-        self._handle_signals()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Handle the signals, and start the clock.
-
-        Raises:
-            ValueError: If a validation would come while gradients are accumulated.
-        """
-        self._handle_signals()
-        self._saved_at = time.monotonic()
-        _check_validation_interval(trainer)
-
-    def _handle_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGUSR1):
                 signal.signal(number, self._receive)  # Lightning restores the old ones
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Handle the signals, start the clock, and check when validations come."""
+        self.on_sanity_check_start()
+        self._saved_at = time.monotonic()
+        _check_validation_interval(trainer)
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Save or stop, unless gradients are accumulated or a better place follows."""
         loop: Any = trainer.fit_loop.epoch_loop
         if (
@@ -124,9 +107,7 @@ class LastCheckpoint(Checkpoint):
             self._validation_follows = False
             self._stop(trainer, self._agree(trainer)[1])
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Stop, without the metrics of this validation."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._stop(trainer, self._agree(trainer)[1])
@@ -136,17 +117,15 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
         self._stop(trainer, self._agree(trainer)[1])
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
         """Have the resumed run do the validation that follows."""
         if self._validation_follows:
-            progress = {"total": {**_STOPPED}, "current": {**_STOPPED}, "is_last_batch": False}
+            # As if stopped in its first batch, which Lightning then starts again.
+            stopped = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress = {"total": stopped, "current": {**stopped}, "is_last_batch": False}
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Log from where the run can be resumed."""
         if self._saved_step is not None and not isinstance(exception, SystemExit):
             rank_zero_info(
@@ -163,8 +142,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size == 1:
             return due, self._signal
         wishes = torch.tensor([int(due), self._signal], device=trainer.strategy.root_device)
-        # Not the strategy's reduction, which has a barrier before it. Lightning's loop synchronizes
-        # the ranks once per batch as well, so that this adds no wait.
+        # Not the strategy's reduction, which has a barrier before it.
         torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX)
         save, number = wishes.tolist()
         return bool(save), number
@@ -175,11 +153,7 @@ class LastCheckpoint(Checkpoint):
             self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _stop(self, trainer: Trainer, number: int) -> None:
-        """Exit if there was a signal.
-
-        Raises:
-            SystemExit: With the status of the signal.
-        """
+        """Exit with the status of the signal, if there was one."""
         if not number:
             return
         trainer.strategy.checkpoint_io.teardown()  # waits for what is written in the background
@@ -198,20 +172,16 @@ class LastCheckpoint(Checkpoint):
 
 
 def _check_validation_interval(trainer: Trainer) -> None:
-    """Raise an error if a validation would come while gradients are accumulated."""
+    """Raise a ValueError if a validation would come while gradients are accumulated."""
     untyped: Any = trainer
     window, every = untyped.accumulate_grad_batches, untyped.val_check_batch
     batches = untyped.num_training_batches  # after which no gradients are accumulated
     if window == 1 or not untyped.enable_validation or every == float("inf"):
         return
-    if every is None:
-        when = "at a time interval"
-    elif every % batches == 0:
+    across_epochs = untyped.check_val_every_n_epoch is None and batches % window
+    if every is not None and (every % batches == 0 or not (every % window or across_epochs)):
         return
-    elif every % window or (untyped.check_val_every_n_epoch is None and batches % window):
-        when = f"every {every} of {batches} batches"
-    else:
-        return
+    when = "at a time interval" if every is None else f"every {every} of {batches} batches"
     raise ValueError(
         f"a validation {when} comes while the gradients of {window} batches are accumulated, and "
         "its checkpoint would lose them: set trainer.val_check_interval to a number of batches, a "

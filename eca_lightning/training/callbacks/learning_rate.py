@@ -1,8 +1,4 @@
-"""Log the learning rate, if there is a logger.
-
-Lightning's LearningRateMonitor refuses to run without a logger: ``--trainer.logger false`` would
-stop every recipe that has it among its callbacks.
-"""
+"""Log the learning rate, if there is a logger; without one Lightning's callback raises an error."""
 
 from typing import Any
 

@@ -5,7 +5,6 @@ be loaded again, and it names a batch by its number, not by its samples.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,7 @@ class LossGuard(Callback):
         self._losses = []
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep a loss; check all at the logger's interval."""
         if outputs:
@@ -48,19 +42,13 @@ class LossGuard(Callback):
         if (batch_idx + 1) % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             self._check(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Check before a checkpoint is written, unless other ranks may not write it."""
         if trainer.state.fn == "fit" and not trainer.interrupted:
             self._check(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        """Check the losses since the last time, on all ranks.
-
-        Raises:
-            FloatingPointError: If one is not finite, on this rank or another.
-        """
+        """Raise a FloatingPointError on all ranks if a loss since the last time is not finite."""
         losses, self._losses = self._losses, []
         finite = torch.stack([loss for *_, loss in losses]).isfinite().tolist() if losses else []
         found = [entry for entry, good in zip(losses, finite, strict=True) if not good]
@@ -85,14 +73,12 @@ class LossGuard(Callback):
 def _report(trainer: Trainer, epoch: int, batch: int, loss: Tensor) -> dict[str, Any]:
     """Return what reproduces a batch; samples are -1 where the batch is padded."""
     loader: Any = trainer.train_dataloader
-    value = loss.item()
+    known = isinstance(loader, IndexedLoader)
     return {
         "rank": trainer.global_rank,
         "epoch": epoch,
         "batch": batch,
-        "loss": "nan" if math.isnan(value) else str(value),
+        "loss": str(loss.item()),
         "seed": loader.index_sampler.seed if isinstance(loader, EpochLoader) else None,
-        "samples": loader.batch_indices(batch, epoch).tolist()
-        if isinstance(loader, IndexedLoader)
-        else None,
+        "samples": loader.batch_indices(batch, epoch).tolist() if known else None,
     }

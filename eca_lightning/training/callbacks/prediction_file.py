@@ -37,15 +37,12 @@ class PredictionFile(BasePredictionWriter):
         self.parts: list[Any] = []
 
     def write(self, parts: list[Any], unreadable: Mapping[int, str], pl_module: Any) -> str:
-        """Write the file, in the order of the data.
+        """Write the file, in the order of the data, and return what was written, for the log.
 
         Args:
             parts: The predictions of all ranks.
             unreadable: Why images could not be read, by their index.
             pl_module: The task.
-
-        Returns:
-            What was written, for the log.
         """
         raise NotImplementedError
 
@@ -56,12 +53,10 @@ class PredictionFile(BasePredictionWriter):
         self.paths = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "paths", None)
         self.parts = []
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         """Keep the predictions of a batch."""
         if isinstance(pl_module, self.task):
-            super().on_predict_batch_end(trainer, pl_module, *args, **kwargs)
+            super().on_predict_batch_end(trainer, pl_module, *args)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the predictions of all ranks and write them."""

@@ -37,8 +37,8 @@ class RunDescription(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the config and the layout."""
         self._costs_written = False
-        writer = summary_writer(trainer)
-        if writer is None or not trainer.is_global_zero:
+        writer = summary_writer(trainer) if trainer.is_global_zero else None
+        if writer is None:
             return
         pages = pl_module.charts if isinstance(pl_module, VisionTask) else {}
         layout = {
@@ -50,7 +50,7 @@ class RunDescription(Callback):
         writer.add_text("run/config", f"```yaml\n{text}```", trainer.global_step)
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any
     ) -> None:
         """Write the cost, once the first batch shows the size of its images."""
         if self._costs_written:
@@ -73,12 +73,7 @@ def run_config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
 
 
 def cost_table(backbone: BackboneConfig, image_size: tuple[int, int]) -> str:
-    """Format the parameters and multiply-adds of a backbone and of its plain network as a table.
-
-    Args:
-        backbone: The network.
-        image_size: Height and width of an image, in pixels.
-    """
+    """Format the cost of a backbone with and without attention, on (height, width), as a table."""
     full = replace(backbone, fused=False)  # fusing changes the kernels, not the operations
     plain = replace(full, attention=None, attention_options={})
     before, after = complexity(plain, image_size), complexity(full, image_size)
@@ -89,6 +84,5 @@ def cost_table(backbone: BackboneConfig, image_size: tuple[int, int]) -> str:
         [name, f"{after.parameters:,}", f"{after.macs:,}"],
         ["difference", f"{added.parameters:+,}", f"{added.macs:+,}"],
     ]
-    height, width = image_size
-    title = f"One image of {height} x {width} pixels:\n\n"
-    return title + Table(["network", "parameters", "multiply-adds"], {"": rows}).markdown()
+    table = Table(["network", "parameters", "multiply-adds"], {"": rows}).markdown()
+    return f"One image of {image_size[0]} x {image_size[1]} pixels:\n\n{table}"

@@ -30,9 +30,7 @@ class SpeedMonitor(Callback):
         self._restart(step=0)
 
     def _restart(self, step: int, now: float | None = None) -> None:
-        self._images = 0
-        self._seconds = 0.0
-        self._waited = 0.0
+        self._images, self._seconds, self._waited = 0, 0.0, 0.0
         self._running_since = now
         self._asked_at = 0.0
         self._logged_step = step
@@ -41,8 +39,7 @@ class SpeedMonitor(Callback):
         """Measure the time in which the loop, by its calls of the profiler, waits for data."""
         if stage != "fit" or self._profiler is not None:
             return
-        untyped: Any = trainer
-        profiler = self._profiler = untyped.profiler
+        profiler = self._profiler = trainer.profiler  # type: ignore[attr-defined]
         start, stop = profiler.start, profiler.stop
 
         def start_and_note(action_name: str) -> None:
@@ -60,20 +57,13 @@ class SpeedMonitor(Callback):
         # Not a profiler around the profiler: the trainer and its user would miss the one they set.
         profiler.start, profiler.stop = start_and_note, stop_and_note
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Restore the profiler."""
-        self._release()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Restore the profiler."""
-        self._release()
-
-    def _release(self) -> None:
         if self._profiler is not None:
             del self._profiler.start, self._profiler.stop
             self._profiler = None
+
+    on_exception = teardown
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget another run."""
@@ -81,19 +71,14 @@ class SpeedMonitor(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock until the next training batch is loaded."""
-        self._pause()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock until the next training batch is loaded."""
-        self._pause()
-
-    def _pause(self) -> None:
         if self._running_since is not None:
             self._seconds += perf_counter() - self._running_since
             self._running_since = None
 
+    on_train_epoch_end = on_validation_start
+
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
         """Count the images of a batch, and log at the logger's interval."""
         self._images += len(batch[0])

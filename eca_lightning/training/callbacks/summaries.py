@@ -1,6 +1,6 @@
 """Helpers of the callbacks that write to TensorBoard."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -18,17 +18,12 @@ def tensorboard_logger(trainer: Trainer) -> TensorBoardLogger | None:
 
 
 def summary_writer(trainer: Trainer) -> "SummaryWriter | None":
-    """Return the writer of :func:`tensorboard_logger`.
-
-    Ranks other than zero get one that writes nothing, so that all ranks call the same collective
-    operations.
-    """
+    """Return the logger's writer; on ranks other than zero, it is one that writes nothing."""
     logger = tensorboard_logger(trainer)
     return logger.experiment if logger else None
 
 
 def is_logging_step(trainer: Trainer, step: int) -> bool:
     """Whether the metrics of an optimizer step, counted from 1, are logged."""
-    untyped: Any = trainer
-    interval = untyped.log_every_n_steps
+    interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return interval > 0 and step % interval == 0
