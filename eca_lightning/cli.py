@@ -57,9 +57,12 @@ COMMANDS = {
 }
 """The words of each command, what it does, and the function behind it."""
 
+_START = """\
+eca-lightning COMMAND --help lists the options of a command. Start with
+  eca-lightning data write fashion-mnist
+  eca-lightning fit --config configs/quickstart.yaml"""
+
 _CLEAR_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
-_LOST_WORKER = "DataLoader worker"
-"""How torch's error begins when a process that decodes images was killed; it can come anywhere."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def load(function: str) -> Callable[..., Any]:
     """Import the function behind a command; late, so that help is quick."""
     module, _, name = function.rpartition(".")
-    loaded: Callable[..., Any] = getattr(import_module(f"eca_lightning.{module}"), name)
-    return loaded
+    return getattr(import_module(f"eca_lightning.{module}"), name)
 
 
 def _run(arguments: list[str]) -> None:
@@ -99,25 +101,20 @@ def _run(arguments: list[str]) -> None:
         return
     from jsonargparse import ArgumentParser, auto_cli
 
+    functions: dict[str, Any] = {}  # one level for each word, as jsonargparse takes them
+    for words, where in found.items():
+        *groups, last = words.split()
+        level = functions
+        for group in groups:
+            level = level.setdefault(group, {})
+        level[last] = load(where)
     auto_cli(
-        _nested({words: load(where) for words, where in found.items()}),
+        functions,
         args=arguments,
         parser_class=type("Parser", (OneLineErrors, ArgumentParser), {}),
         prog="eca-lightning",
         as_positional=arguments[1:2] != ["write"] or arguments[2:3] == ["torchvision"],
     )
-
-
-def _nested(functions: dict[str, Callable[..., Any]]) -> dict[str, Any]:
-    """Turn the words of commands into one level of a dict each, as jsonargparse takes them."""
-    nested: dict[str, Any] = {}
-    for words, function in functions.items():
-        *groups, last = words.split()
-        level = nested
-        for group in groups:
-            level = level.setdefault(group, {})
-        level[last] = function
-    return nested
 
 
 def _with_underscores(argument: str) -> str:
@@ -131,17 +128,7 @@ def _with_underscores(argument: str) -> str:
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {words:<{width}}  {about}" for words, (about, _) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: eca-lightning COMMAND [options]",
-            "",
-            *lines,
-            "",
-            "eca-lightning COMMAND --help lists the options of a command. Start with",
-            "  eca-lightning data write fashion-mnist",
-            "  eca-lightning fit --config configs/quickstart.yaml",
-        ]
-    )
+    return "\n".join(["usage: eca-lightning COMMAND [options]", "", *lines, "", _START])
 
 
 def _clear_message(error: BaseException | None) -> str | None:
@@ -150,7 +137,8 @@ def _clear_message(error: BaseException | None) -> str | None:
     It may be the cause of others: jsonargparse raises one of its own when a constructor fails.
     """
     while error is not None:
-        if isinstance(error, RuntimeError) and str(error).startswith(_LOST_WORKER):
+        # torch's error, in any place, when a process that decodes images was killed.
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
             return f"{error} Most often memory was short: fewer data.num_workers take less"
         frames = traceback.extract_tb(error.__traceback__)
         here = frames and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)

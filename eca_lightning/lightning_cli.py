@@ -42,33 +42,20 @@ class EcaLightningCLI(LightningCLI):
         """Add what every run has: checkpoints and reports."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
-        parser.add_argument(
-            "--reports",
-            type=list[Callback] | None,
-            default=None,
-            sub_configs=True,
-            help="callbacks that log and draw, but do not change training",
+        about = "callbacks that log and draw, but do not change training"
+        kind = list[Callback] | None
+        parser.add_argument("--reports", type=kind, default=None, sub_configs=True, help=about)
+        about = (
+            "write checkpoints in the background, from a copy of all states in the device's "
+            "memory; a run that is killed meanwhile resumes from the one before"
         )
-        parser.add_argument(
-            "--async_checkpoints",
-            type=bool,
-            default=False,
-            help="write checkpoints in the background, from a copy of all states in the device's "
-            "memory; a run that is killed meanwhile resumes from the one before",
-        )
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/top1",
-                "checkpoint.mode": "max",
-                "checkpoint.filename": "best",
-                # A newer one replaces best.ckpt rather than becoming best-v1.ckpt beside it.
-                "checkpoint.enable_version_counter": False,
-            }
-        )
+        parser.add_argument("--async_checkpoints", type=bool, default=False, help=about)
+        # Without versions a newer one replaces best.ckpt rather than becoming best-v1.ckpt.
+        defaults: dict[str, Any] = {"monitor": "val/top1", "mode": "max", "filename": "best"}
+        defaults["enable_version_counter"] = False
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
 
-    def _prepare_subcommand_parser(
-        self, klass: type, subcommand: str, **kwargs: Any
-    ) -> LightningArgumentParser:
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
             for name, (kind, about) in _PREDICT_OPTIONS.items():
@@ -89,11 +76,10 @@ class EcaLightningCLI(LightningCLI):
         if path and path not in ("best", "last", "hpc") and "://" not in str(path):
             checkpoint = read_checkpoint(Path(path))
             self._start_step = checkpoint.get("global_step", -1)
-            saved = checkpoint.get("hyper_parameters", {})
             task = resolve_name(options["model.class_path"])
             if isinstance(task, type) and issubclass(task, VisionTask):
-                given = options["model.init_args"].as_dict()
-                if differences := task.architecture_differences(saved, given):
+                saved, given = checkpoint.get("hyper_parameters", {}), options["model.init_args"]
+                if differences := task.architecture_differences(saved, given.as_dict()):
                     raise ValueError(f"{path} is of another architecture: {differences}")
         super()._parse_ckpt_path()
 
@@ -115,8 +101,8 @@ class EcaLightningCLI(LightningCLI):
             writer = AtomicCheckpointIO()
             in_background = self._get(self.config_init, "async_checkpoints")
             plugins.append(AsyncCheckpointIO(writer) if in_background else writer)
-        callbacks = _as_list(self._get(self.config_init, "reports"))
-        callbacks += _as_list(options.get("callbacks"))
+        reports = self._get(self.config_init, "reports")
+        callbacks = _as_list(reports) + _as_list(options.get("callbacks"))
         if self.subcommand == "predict":
             callbacks += self._prediction_writer()
         trainer: Any = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
@@ -178,18 +164,15 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
     # Lightning calls what torch and jsonargparse have deprecated, which its users cannot change.
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
     # A run's own folder exists when it is resumed, and our loaders give the indices themselves.
-    warnings.filterwarnings(
-        "ignore",
-        message="The dirpath has changed|Couldn't infer the batch ind|Checkpoint directory|"
-        "LightningCLI's args parameter",
-    )
+    expected = "The dirpath has changed|Couldn't infer the batch ind|Checkpoint directory|"
+    warnings.filterwarnings("ignore", message=expected + "LightningCLI's args parameter")
     for name in dir(eca_lightning):  # jsonargparse finds classes by short names once imported
         getattr(eca_lightning, name)
-    logger = {"save_dir": "runs", "name": run_name(arguments), "default_hp_metric": False}
+    options = {"save_dir": "runs", "name": run_name(arguments), "default_hp_metric": False}
     return EcaLightningCLI(
         LightningModule,
         LightningDataModule,
-        trainer_defaults={"logger": {"class_path": "TensorBoardLogger", "init_args": logger}},
+        trainer_defaults={"logger": {"class_path": "TensorBoardLogger", "init_args": options}},
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

@@ -18,9 +18,6 @@ from eca_lightning.weights.infer_backbone import infer_backbone
 from eca_lightning.weights.match import Match, load_weights, match_weights, summary
 from eca_lightning.weights.read import WeightsFile, read_weights
 
-# What names and shapes of weights do not show: a run's config decides it.
-_NOT_IN_WEIGHTS = ("fused", "blur_pool", "stochastic_depth")
-
 
 def load_classifier(path: str | Path) -> ImageClassifier:
     """Load a trained classifier, ready to predict.
@@ -94,8 +91,9 @@ def import_weights(
         )
     match.load(model.backbone)
     saved = asdict(config)
-    if known is None:
-        saved = {key: value for key, value in saved.items() if key not in _NOT_IN_WEIGHTS}
+    if known is None:  # names and shapes of weights do not show these: a run's config decides
+        for key in ("fused", "blur_pool", "stochastic_depth"):
+            del saved[key]
     _save(model, saved, output)
     print(f"checkpoint: {output}")
 
@@ -108,11 +106,8 @@ def _classifier(
 ) -> ImageClassifier:
     """Build the model, its weights not loaded yet."""
     saved = weights.hyper_parameters
-    model = ImageClassifier(
-        config,
-        mean=mean or saved.get("mean", IMAGENET_MEAN),
-        std=std or saved.get("std", IMAGENET_STD),
-    )
+    mean = mean or saved.get("mean", IMAGENET_MEAN)
+    model = ImageClassifier(config, mean=mean, std=std or saved.get("std", IMAGENET_STD))
     names = weights.class_names
     if weights.backbone is None and config.num_classes == 1000:
         names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
@@ -134,8 +129,7 @@ def _save(model: ImageClassifier, backbone: dict[str, Any], output: Path) -> Non
         "hyper_parameters": {
             "_class_path": "eca_lightning.ImageClassifier",  # LightningCLI asks for it
             "backbone": backbone,
-            "mean": list(model.hparams["mean"]),
-            "std": list(model.hparams["std"]),
+            **{name: list(model.hparams[name]) for name in ("mean", "std")},
         },
         "class_names": model.class_names,
         "optimizer_states": [],

@@ -16,7 +16,7 @@ def classification_loss(
     label_smoothing: float = 0.0,
     bce_target_threshold: float | None = None,
 ) -> Tensor:
-    """Compute the mean loss of a batch.
+    """Compute the mean loss of a batch, a scalar in float32 or float64.
 
     A row without a label has weight 0, a mixture the weight of its labeled fraction, all others 1.
 
@@ -29,9 +29,6 @@ def classification_loss(
         label_smoothing: Fraction of each target spread evenly over all classes.
         bce_target_threshold: For ``binary_cross_entropy``, after smoothing: targets above it become
             1 and all others 0, so that each class of a mixture is fully present.
-
-    Returns:
-        The loss, a scalar in float32 or float64.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     classes = logits.shape[1]

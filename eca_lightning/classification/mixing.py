@@ -41,23 +41,15 @@ class Mixing:
             raise ValueError(f"mixing.probability must be from 0 to 1, got {self.probability}")
 
     def __call__(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-        """Mix a batch.
-
-        Args:
-            images: Normalized images (N, C, H, W), floating point.
-            labels: Labels (N,) int64; -1 for rows without one.
-            num_classes: Number of classes K.
+        """Mix normalized images (N, C, H, W) and labels (N,) int64, -1 for rows without one.
 
         Returns:
-            Images as before, and targets (N, K) float32 which add up to 1 in each row; to less
-            where a row without a label is mixed in.
+            Images as before, and targets (N, num_classes) float32 which add up to 1 in each row; to
+            less where a row without a label is mixed in.
         """
         targets = soft_targets(labels, num_classes)
-        methods: list[v2.Transform] = []
-        if self.mixup:
-            methods.append(v2.MixUp(alpha=self.mixup, num_classes=num_classes))
-        if self.cutmix:
-            methods.append(v2.CutMix(alpha=self.cutmix, num_classes=num_classes))
+        choices = ((v2.MixUp, self.mixup), (v2.CutMix, self.cutmix))
+        methods = [make(alpha=alpha, num_classes=num_classes) for make, alpha in choices if alpha]
         if torch.rand(()) >= self.probability:
             return images, targets
         return methods[int(torch.randint(len(methods), ()))](images, targets)

@@ -98,12 +98,9 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
                 f"but backbone.in_channels is {backbone.in_channels}: give one value per channel"
             )
         if bce_target_threshold is not None and loss != "binary_cross_entropy":
-            raise ValueError(
-                "bce_target_threshold is for loss: binary_cross_entropy: leave one out"
-            )
-        self.save_hyperparameters(
-            {"backbone": asdict(backbone), "mixing": asdict(mixing) if mixing else None}
-        )
+            raise ValueError("bce_target_threshold is for loss: binary_cross_entropy: leave it out")
+        options = {"backbone": asdict(backbone), "mixing": asdict(mixing) if mixing else None}
+        self.save_hyperparameters(options)
         self.backbone_config = backbone
         self.loss = loss
         self.label_smoothing = label_smoothing
@@ -143,11 +140,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         return self._network(self.normalize(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Map uint8 images (N, C, H, W) to what the backbone takes.
-
-        Raises:
-            TypeError: If ``images`` are not uint8.
-        """
+        """Map uint8 images (N, C, H, W) to what the backbone takes."""
         require_uint8(images)
         return (images - self.mean) / self.std
 
@@ -193,8 +186,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         self.scored_at = self.global_step
         logits = self._scored_logits(images)
         counted = labels >= 0
-        losses = F.cross_entropy(logits[counted], labels[counted], reduction="none")
-        scores["loss"].update(losses)
+        scores["loss"].update(F.cross_entropy(logits[counted], labels[counted], reduction="none"))
         scores["top1"].update(logits, labels)
         scores["top5"].update(logits, labels)
         self.log_dict(dict(scores.items()), prog_bar=True)

@@ -32,12 +32,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint.
-
-        Args:
-            checkpoint: What to save.
-            path: The file. URLs such as ``s3://...`` are left to Lightning.
-            storage_options: Must be None.
+        """Write a checkpoint to a file; URLs such as ``s3://...`` are left to Lightning.
 
         Raises:
             OSError: If it cannot be written; the file that was there before is unchanged.
@@ -56,13 +51,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-            if path.name == LAST and path.exists():
-                # In this order there is a complete file at all times, even if the old one is bad.
+            if keep := path.name == LAST and path.exists():
                 os.replace(path, old)
-                os.replace(part, path)
+            os.replace(part, path)
+            if keep:  # only now: there is a complete file at all times, even if the old one is bad
                 os.replace(old, path.with_name(PREVIOUS))
-            else:
-                os.replace(part, path)
         except OSError as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -70,31 +63,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"cannot write {path}: {error.strerror or error}. Earlier checkpoints are "
                 "complete: fix this, and resume with --ckpt_path auto"
             ) from error
-        _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush the new name to the disk, where the file system supports it."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):  # some file systems cannot flush the new name
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Verify a checkpoint, and read it without its tensors' data.
+    """Verify a checkpoint, and return what was saved, its tensors memory-mapped on the CPU.
 
     A file of torch.save is a zip archive. Verified are its directory, which is at the end and so
     missing from any truncated file, the checksum (CRC-32) of each record, and that it can be
     unpickled with only tensors and plain values in it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        What was saved. The tensors are memory-mapped, on the CPU.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -105,7 +87,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-        if damaged is not None:
+        if damaged:
             raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what a damaged file raises depends on where it is damaged

@@ -35,7 +35,7 @@ except ImportError:  # it is optional
 
 
 class HubMixin(PyTorchModelHubMixin, library_name="eca-lightning", license="mit"):
-    """Adds ``save_pretrained``, ``push_to_hub`` and ``from_pretrained`` to a `VisionTask`.
+    """Add ``save_pretrained``, ``push_to_hub`` and ``from_pretrained`` to a `VisionTask`.
 
     ``model_card_kwargs`` of the first two are fields of the card's metadata (``license``, that of
     this package by default, ``datasets``, ``language`` and so on). With ``datasets`` the scores go
@@ -68,10 +68,8 @@ class HubMixin(PyTorchModelHubMixin, library_name="eca-lightning", license="mit"
     ) -> Any:
         """Build the task of a config and load its weights, which must all match."""
         if config is None or cls.network_option not in config:
-            raise ValueError(
-                f"{model_id} is no {cls.__name__} of this package: "
-                + ("it has no config.json" if config is None else "its config.json names another")
-            )
+            problem = "it has no config.json" if config is None else "its config.json names another"
+            raise ValueError(f"{model_id} is no {cls.__name__} of this package: {problem}")
         from safetensors import SafetensorError
 
         for name in (*cls.data_attributes, "scores"):  # which are no options of the task
@@ -79,8 +77,7 @@ class HubMixin(PyTorchModelHubMixin, library_name="eca-lightning", license="mit"
         try:
             model = super()._from_pretrained(model_id=model_id, **({"strict": True} | options))
         except SafetensorError as error:
-            raise ValueError(
-                f"the weights of {model_id} are damaged ({error}): save them again"
-            ) from error
+            message = f"the weights of {model_id} are damaged ({error}): save them again"
+            raise ValueError(message) from error
         model.on_load_checkpoint({**config, "hyper_parameters": model.hparams})
         return model.eval()  # older versions of the mixin leave it in training mode

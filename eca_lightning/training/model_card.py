@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_SHOWN_CLASSES = 5
-
 _CARD = """\
 ---
 {metadata}
@@ -34,15 +32,12 @@ Networks](https://arxiv.org/abs/1910.03151), CVPR 2020.
 
 
 def model_card(task: Any, metadata: Mapping[str, Any]) -> Any:
-    """Write the card of a task from its config and its scores.
+    """Write the `huggingface_hub.ModelCard` of a task from its config and its scores.
 
     Args:
         task: An `ImageClassifier` or an `ObjectDetector`.
         metadata: Fields of the card's metadata, see `huggingface_hub.ModelCardData`. The scores are
             added if ``datasets`` is among them, as the Hub lists scores by data set.
-
-    Returns:
-        A `huggingface_hub.ModelCard`.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -79,7 +74,7 @@ def _with_options(attention: str | None, options: Mapping[str, Any]) -> str:
 
 
 def _classes(count: int, names: Sequence[str]) -> str:
-    shown = [*names[:_SHOWN_CLASSES], *["..."] * (len(names) > _SHOWN_CLASSES)]
+    shown = [*names[:5], *["..."] * (len(names) > 5)]
     return f"{count}" + (f": {', '.join(shown)}" if shown else "")
 
 

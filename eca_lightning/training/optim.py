@@ -52,13 +52,7 @@ def parameter_groups(module: nn.Module, no_decay_norm_bias: bool) -> list[dict[s
 
 
 def horizon_in_steps(trainer: Trainer) -> dict[str, int]:
-    """Count the optimizer steps of a run and of an epoch.
-
-    Args:
-        trainer: A trainer that is about to fit.
-
-    Returns:
-        ``total_steps`` of the run and ``steps_per_epoch``.
+    """Count the optimizer steps: ``total_steps`` of the run and ``steps_per_epoch``.
 
     Raises:
         ValueError: If the length of the run or of its training set is unknown.

@@ -1,4 +1,4 @@
-"""What ``--ckpt_path auto`` means: the newest whole checkpoint of a run, however it ended."""
+"""Find the checkpoint of ``--ckpt_path auto``: the newest complete one of a run."""
 
 import tempfile
 from pathlib import Path
@@ -11,17 +11,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from eca_lightning.training.checkpoint_io import read_checkpoint
 
-_NEEDED = {"state_dict", "loops", "optimizer_states", "lr_schedulers"}
-
 
 def choose_newest_checkpoint(options: Namespace) -> dict[str, Any]:
     """Replace ``auto`` by the run's newest checkpoint, if it has one, and keep to its folder.
 
-    Args:
-        options: The parsed options of ``fit``; they are changed.
-
-    Returns:
-        The options that were changed, with the values that they had.
+    Changes the parsed ``options`` of ``fit``; returns those that it changed, as they were before.
     """
     folder = checkpoint_folder(options)
     path = newest_checkpoint(folder)
@@ -38,22 +32,15 @@ def choose_newest_checkpoint(options: Namespace) -> dict[str, Any]:
 
 
 def checkpoint_folder(options: Namespace) -> Path:
-    """Where the run that a config describes has its checkpoints.
+    """Return the folder of a run's checkpoints, which need not exist, from the options of ``fit``.
 
-    With a logger that counts versions, that is the version which was saved to last, by an earlier
-    attempt at this run, and version 0 if none was saved to.
-
-    Args:
-        options: The parsed options of ``fit``.
-
-    Returns:
-        The folder, which need not exist.
+    With a logger that counts versions it is that of the version with the newest checkpoint, by an
+    earlier attempt at this run, or of version 0.
 
     Raises:
-        ValueError: The config does not tell.
+        ValueError: If the folder cannot be inferred from the options.
     """
-    given = options.get("last_checkpoint.dirpath") or options.get("checkpoint.dirpath")
-    if given:
+    if given := options.get("last_checkpoint.dirpath") or options.get("checkpoint.dirpath"):
         return Path(given)
     logger = options.get("trainer.logger")
     if isinstance(logger, list):
@@ -74,18 +61,12 @@ def checkpoint_folder(options: Namespace) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole and from which training can go on.
+    """Return the newest checkpoint of a folder that training can resume from; None without any.
 
-    Says what is wrong with newer ones.
-
-    Args:
-        folder: Folder of a run's checkpoints; it need not exist.
-
-    Returns:
-        The file; None if there are no checkpoints.
+    Warns about newer ones that are damaged or incomplete. The folder need not exist.
 
     Raises:
-        ValueError: There are checkpoints, but none will do.
+        ValueError: If training can resume from none of the checkpoints.
     """
     problems: list[str] = []
     for path in sorted(folder.glob("*.ckpt"), key=_age):
@@ -97,19 +78,20 @@ def newest_checkpoint(folder: Path) -> Path | None:
         return path
     if problems:
         raise ValueError(
-            f"--ckpt_path auto: no checkpoint will do: {'; '.join(problems)}. To start afresh, "
-            f"move {folder} away"
+            f"--ckpt_path auto: cannot resume: {'; '.join(problems)}. "
+            f"To start afresh, move {folder} away"
         )
     return None
 
 
 def _problem(path: Path) -> str:
-    """Say why a run cannot go on from a checkpoint; empty if it can."""
+    """Return why a run cannot resume from a checkpoint; empty if it can."""
     try:
         saved = read_checkpoint(path)
     except (ValueError, FileNotFoundError) as error:
         return str(error)
-    return "" if saved.keys() >= _NEEDED else f"{path} holds weights alone"
+    needed = {"state_dict", "loops", "optimizer_states", "lr_schedulers"}
+    return "" if saved.keys() >= needed else f"{path} holds weights alone"
 
 
 def _age(path: Path) -> int:
@@ -117,14 +99,7 @@ def _age(path: Path) -> int:
 
 
 def require_writable(folder: Path) -> None:
-    """Find out before anything is trained that a run could not be saved.
-
-    Args:
-        folder: The run's folder; it is made.
-
-    Raises:
-        OSError: It cannot be written to.
-    """
+    """Create the folder of a run, and raise an OSError if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -132,16 +107,15 @@ def require_writable(folder: Path) -> None:
             file.flush()
     except OSError as error:
         raise OSError(
-            f"cannot write to the run's folder {folder}: {error.strerror or error}. Mend this, or "
-            "take another with --trainer.logger.save_dir"
+            f"cannot write to the run's folder {folder}: {error.strerror or error}. Fix this, or "
+            "choose another with --trainer.logger.save_dir"
         ) from error
 
 
 class SameStart(Callback):
-    """Refuses to start if the ranks did not find the same checkpoint.
+    """Refuse to start if the ranks did not find the same checkpoint.
 
-    That is so where the folder of the run is not on a file system that all hosts share, or where
-    one of them does not see the newest file yet.
+    It happens if the hosts do not share the run's folder, or do not all see the newest file yet.
 
     Args:
         step: Optimizer step of the checkpoint that this rank is about to load; -1 for none.
@@ -151,21 +125,14 @@ class SameStart(Callback):
         self.step = step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compare the ranks.
-
-        Raises:
-            ValueError: They differ.
-        """
+        """Raise a ValueError if the ranks differ."""
         if trainer.world_size == 1:
             return
         steps = [self.step] * trainer.world_size
         torch.distributed.all_gather_object(steps, self.step)
         if len(set(steps)) > 1:
-            found = ", ".join(
-                f"rank {rank}: {'none' if step < 0 else f'step {step}'}"
-                for rank, step in enumerate(steps)
-            )
+            found = [f"rank {k}: {f'step {s}' if s >= 0 else 'none'}" for k, s in enumerate(steps)]
             raise ValueError(
-                f"--ckpt_path: the ranks see different checkpoints ({found}): the run's folder "
-                "must be on a file system that all hosts share"
+                f"--ckpt_path: the ranks see different checkpoints ({', '.join(found)}): the run's "
+                "folder must be on a file system that all hosts share"
             )

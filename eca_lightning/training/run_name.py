@@ -6,15 +6,13 @@ from pathlib import Path
 from zlib import crc32
 
 _MAX_LENGTH = 120
-_TRAINER = {"max_epochs", "max_steps", "gradient_clip_val", "callbacks"}
-"""The options of the trainer that change what is learned, not where and how fast."""
 _DATA_AND_MODEL = {
     *("root", "train", "val", "test", "predict", "test_annotations"),
     *("train_annotations", "val_annotations", "on_unreadable"),
     *("batch_size", "eval_batch_size", "num_workers", "os_cache", "batches_ahead"),
     *("backbone_weights", "compile", "fused"),
 }
-"""The options of data and model that do not: paths, memory and speed."""
+"""Options of data and model that do not change what is learned: paths, memory and speed."""
 
 
 def run_name(arguments: Sequence[str]) -> str:
@@ -46,7 +44,8 @@ def run_name(arguments: Sequence[str]) -> str:
 def _changes_what_is_learned(key: str) -> bool:
     group, _, option = key.partition(".")
     if group == "trainer":
-        return option.split(".")[0] in _TRAINER
+        learned = ("max_epochs", "max_steps", "gradient_clip_val", "callbacks")
+        return option.split(".")[0] in learned
     if group in ("model", "data"):
         return key.rpartition(".")[2] not in _DATA_AND_MODEL
     return group == "seed_everything"

@@ -67,13 +67,10 @@ class WarmupThenDecay(LRScheduler):
                 "WarmupThenDecay: give gamma with decay: step or exponential and with no other, "
                 f"got {gamma} with decay: {decay}"
             )
-        self.total_steps = total_steps
-        self.steps_per_epoch = steps_per_epoch
-        self.decay = decay
+        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
+        self.decay, self.warmup = decay, warmup
         self.warmup_epochs = warmup_epochs
-        self.warmup = warmup
-        self.start_fraction = start_fraction
-        self.end_fraction = end_fraction
+        self.start_fraction, self.end_fraction = start_fraction, end_fraction
         self.milestones = list(milestones)
         self.gamma = 1.0 if gamma is None else gamma
         super().__init__(optimizer)

@@ -16,16 +16,9 @@ from eca_lightning.classification.callbacks.attention_gates import gates_of
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.validation_report import ValidationReport
 
-_MOST_PANELS = 16
-
 
 class ClassSample:
-    """Collect the first images of some classes.
-
-    Args:
-        classes: The labels of the classes.
-        images_per_class: How many images of each to take.
-    """
+    """Collect the first ``images_per_class`` images of some classes, given by their labels."""
 
     def __init__(self, classes: Sequence[int], images_per_class: int) -> None:
         self.images_per_class = images_per_class
@@ -100,8 +93,7 @@ class AttentionFigures(ValidationReport):
     def write(self, writer: Any, gathered: Any, pl_module: ImageClassifier) -> None:
         """Draw the figures."""
         gates, labels = gathered
-        drawn = figures(pl_module.backbone, gates, labels, pl_module.class_names)
-        for name, figure in drawn:
+        for name, figure in figures(pl_module.backbone, gates, labels, pl_module.class_names):
             writer.add_figure(f"attention/{name}", figure, pl_module.global_step)
 
 
@@ -113,19 +105,16 @@ def evenly_spread(total: int, count: int) -> list[int]:
 def figures(
     network: nn.Module, gates: Mapping[str, Tensor], labels: Tensor, names: Sequence[str] | None
 ) -> list[tuple[str, Figure]]:
-    """Draw all figures of a network's gates.
+    """Draw all figures of a network's gates, and return them with their names.
 
     Args:
         network: The network.
         gates: The gates of each layer, (N, channels), as of `gates_of`.
         labels: Class of each image, (N,).
         names: Name of each class, where known.
-
-    Returns:
-        The name of each figure, and the figure.
     """
-    drawn = [("channel_weights", draw_channel_weights(gates, labels, names))]
-    drawn.append(("gates", draw_gates(gates)))
+    weights = draw_channel_weights(gates, labels, names)
+    drawn = [("channel_weights", weights), ("gates", draw_gates(gates))]
     if kernels := kernels_of(network):
         drawn.append(("kernels", draw_kernels(kernels)))
     return drawn
@@ -152,7 +141,7 @@ def draw_channel_weights(
 
     Of more than 16 layers, 16 are drawn, evenly spread over the depth.
     """
-    layers = [list(gates)[place] for place in evenly_spread(len(gates), _MOST_PANELS)]
+    layers = [list(gates)[place] for place in evenly_spread(len(gates), 16)]
     columns = min(4, ceil(len(layers) ** 0.5))
     rows = ceil(len(layers) / columns)
     figure = Figure((3.6 * columns, 1.9 * rows + 0.6), dpi=110, layout="constrained")
@@ -166,8 +155,7 @@ def draw_channel_weights(
             name = names[label] if names else str(label)
             axes.plot(mean.numpy(), linewidth=width, alpha=0.85, label=name[:24])
         channels = torch.stack(list(means.values()))
-        between = channels.std(dim=0, correction=0).mean()
-        along = channels.std(dim=1, correction=0).mean()
+        between, along = (channels.std(dim=dim, correction=0).mean() for dim in (0, 1))
         axes.set_title(f"{layer}: ±{along:.3f}, classes ±{between:.3f}", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.margins(x=0.01)
@@ -192,15 +180,13 @@ def draw_gates(gates: Mapping[str, Tensor]) -> Figure:
     for body in drawn["bodies"]:
         body.set(facecolor="tab:blue", alpha=0.6)
     upper.axhline(0.5, color="0.5", linewidth=0.8, linestyle=":")
-    upper.set_ylim(0, 1)
-    upper.set_ylabel("gates")
+    upper.set(ylim=(0, 1), ylabel="gates")
     upper.set_title("distribution over channels and images, with medians", fontsize=10)
     over_channels = [layer.mean(dim=0).std(correction=0).item() for layer in gates.values()]
     over_images = [layer.std(dim=0, correction=0).mean().item() for layer in gates.values()]
     lower.plot(places, over_channels, marker="o", label="between channels, mean over images")
     lower.plot(places, over_images, marker="o", label="between images, mean over channels")
-    lower.set_ylim(bottom=0)
-    lower.set_ylabel("standard deviation")
+    lower.set(ylim=(0, None), ylabel="standard deviation")
     lower.set_title("what the gates vary with", fontsize=10)
     lower.grid(axis="y", alpha=0.25)
     lower.legend(fontsize=9)
@@ -224,8 +210,7 @@ def draw_kernels(kernels: Mapping[str, Tensor]) -> Figure:
             color = "white" if abs(weight) > 0.6 * limit else "black"
             axes.text(column, row, f"{weight:.2f}", text, color=color)
     offsets = [f"{offset:+d}" if offset else "0" for offset in range(-reach, reach + 1)]
-    axes.set_yticks(range(2 * reach + 1), offsets)
-    axes.set_ylabel("neighboring channel")
+    axes.set(yticks=range(2 * reach + 1), yticklabels=offsets, ylabel="neighboring channel")
     axes.set_xticks(range(len(kernels)), list(kernels), rotation=90, fontsize=8)
     axes.set_title("weights of ECA's kernels", fontsize=10)
     figure.colorbar(shown, ax=axes, pad=0.02)

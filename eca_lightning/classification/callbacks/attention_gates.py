@@ -13,9 +13,6 @@ from eca_lightning.attention.base import ChannelGate
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.validation_report import ValidationReport
 
-_SATURATED = 0.05
-_BATCH = 32
-
 
 class AttentionMonitor(ValidationReport):
     """Log the gates of every layer with channel attention, such as ECA and SE, to TensorBoard.
@@ -52,7 +49,7 @@ class AttentionMonitor(ValidationReport):
         step = pl_module.global_step
         bins = np.linspace(0, 1, 51)  # TensorBoard's own are for any number, and coarse here
         for layer, gates in gathered.items():
-            saturated = (gates < _SATURATED) | (gates > 1 - _SATURATED)
+            saturated = (gates < 0.05) | (gates > 0.95)
             writer.add_scalar(f"gates_mean/{layer}", gates.mean(), step)
             writer.add_scalar(f"gates_spread/{layer}", gates.std(), step)
             writer.add_scalar(f"gates_saturation/{layer}", saturated.float().mean(), step)
@@ -62,20 +59,16 @@ class AttentionMonitor(ValidationReport):
 def gates_of(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
     """Compute the gates of each layer with a `ChannelGate`.
 
-    The images go through a copy of the network in float32: training is not affected, and it does
-    not matter whether the network is compiled or its attention fused.
-
-    Args:
-        model: The classifier.
-        images: (N, C, H, W), uint8.
+    The images, (N, C, H, W) uint8, go through a copy of the network in float32: training is not
+    affected, and it does not matter whether the network is compiled or its attention fused.
 
     Returns:
         The gates of each layer by its name, in forward order: (N, channels), from 0 to 1, float32,
         on the CPU; empty without such layers.
     """
     network = deepcopy(model.backbone).float().eval()  # copies are not compiled
-    found = [(n, m) for n, m in network.named_modules() if isinstance(m, ChannelGate)]
     gates: dict[str, list[Tensor]] = {}
+    found = [(n, m) for n, m in network.named_modules() if isinstance(m, ChannelGate)]
     for name, module in found:
         # Not a hook on forward, which a fused block does not call; all blocks call logits.
         layer = name.removesuffix(".attention")
@@ -83,7 +76,7 @@ def gates_of(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
     if not found:
         return {}
     with torch.no_grad():
-        for some in images.split(_BATCH):
+        for some in images.split(32):
             inputs = model.normalize(some).float()
             network(inputs.contiguous(memory_format=torch.channels_last))
     return {layer: torch.cat(parts) for layer, parts in gates.items()}

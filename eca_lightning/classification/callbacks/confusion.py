@@ -27,8 +27,7 @@ class ConfusionReport(ValidationReport):
     all_ranks = True
 
     def __init__(self, pairs: int = 20, max_drawn: int = 50) -> None:
-        self.pairs = pairs
-        self.max_drawn = max_drawn
+        self.pairs, self.max_drawn = pairs, max_drawn
 
     def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Any:
         """Count a batch, whose logits the step returns."""
@@ -53,12 +52,9 @@ class ConfusionReport(ValidationReport):
 
 
 def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:
-    """Format the largest entries off the diagonal as a table.
+    """Format the ``pairs`` largest entries off the diagonal as a table.
 
-    Args:
-        counts: Images of each true class (row) that were predicted as each class (column), int64.
-        names: Name of each class.
-        pairs: Length of the table.
+    ``counts``, int64, are the images of each true class (row) predicted as each class (column).
     """
     errors = counts.clone().fill_diagonal_(0)
     order = errors.flatten().argsort(descending=True, stable=True)[:pairs].tolist()
@@ -75,7 +71,7 @@ def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:
 
 
 def draw(counts: Tensor, names: list[str]) -> Figure:
-    """Draw the matrix, each row in percent of its class; arguments as of `most_confused`."""
+    """Draw the matrix, each row in percent of its class."""
     percent = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     classes = len(counts)
     side = 2 + 0.36 * min(classes, 15) + 0.15 * max(classes - 15, 0)
@@ -86,13 +82,11 @@ def draw(counts: Tensor, names: list[str]) -> Figure:
     size = 9 if classes <= 25 else 6
     axes.set_xticks(range(classes), labels, rotation=90, fontsize=size)
     axes.set_yticks(range(classes), labels, fontsize=size)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true class")
+    axes.set(xlabel="predicted", ylabel="true class")
     axes.set_title("images of each class, in %", fontsize=10)
     if classes <= 15:
         for row, column in torch.nonzero(percent >= 0.5).tolist():
             value = percent[row, column].item()
-            color = "white" if value > 50 else "black"
-            text = {"ha": "center", "va": "center", "fontsize": 9, "color": color}
-            axes.text(column, row, f"{value:.0f}", text)
+            text = {"ha": "center", "va": "center", "fontsize": 9}
+            axes.text(column, row, f"{value:.0f}", text, color="white" if value > 50 else "black")
     return figure

@@ -14,19 +14,12 @@ from eca_lightning.utils.distributed import gather_objects
 
 
 class Scored(NamedTuple):
-    """Images and their scores.
+    """Images and their scores, each of length N."""
 
-    Attributes:
-        losses: Cross-entropy, (N,), float32; minus infinity for rows that only fill up a batch.
-        labels: True class, (N,), int64.
-        predicted: Most probable class, (N,), int64.
-        images: (N, C, H, W), uint8.
-    """
-
-    losses: Tensor
-    labels: Tensor
-    predicted: Tensor
-    images: Tensor
+    losses: Tensor  # cross-entropy, float32; minus infinity for rows that only fill up a batch
+    labels: Tensor  # true class, int64
+    predicted: Tensor  # most probable class, int64
+    images: Tensor  # (N, C, H, W), uint8
 
 
 def highest_losses(parts: list[Scored], count: int) -> Scored:
@@ -86,12 +79,8 @@ def draw(worst: Scored, names: list[str] | None) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in grid:
         axes.set_axis_off()
-    for axes, loss, label, other, image in zip(
-        grid,
-        *(tensor.tolist() for tensor in (worst.losses, worst.labels, worst.predicted)),
-        worst.images,
-        strict=False,
-    ):
+    scores = (tensor.tolist() for tensor in worst[:3])
+    for axes, loss, label, other, image in zip(grid, *scores, worst.images, strict=False):
         true, predicted = (names[k][:20] if names else str(k) for k in (label, other))
         axes.imshow(image.permute(1, 2, 0).numpy())
         axes.set_title(f"{true}\npredicted {predicted}\nloss {loss:.2f}", fontsize=8)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,12 +47,12 @@ class PredictionWriter(PredictionFile):
     def write_on_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: Any,
         prediction: Tensor,
         batch_indices: Sequence[int] | None,
-        batch: tuple[Tensor, Tensor],
+        batch: Any,
         batch_idx: int,
-        dataloader_idx: int,
+        *args: Any,
     ) -> None:
         """Keep the top classes of a batch; rows with index -1 only fill up a batch."""
         loader: Any = trainer.predict_dataloaders

@@ -42,18 +42,15 @@ class ProgressiveResizing(Callback):
         require(min_size >= 1, option + "min_size", "at least 1", min_size)
         require(max_size >= min_size, option + "max_size", f"at least {min_size}", max_size)
         require(start_epoch >= 0, option + "start_epoch", "at least 0", start_epoch)
-        require(
-            end_epoch >= start_epoch, option + "end_epoch", f"at least {start_epoch}", end_epoch
-        )
+        increasing = end_epoch >= start_epoch
+        require(increasing, option + "end_epoch", f"at least {start_epoch}", end_epoch)
         if multiple < 1 or min_size % multiple or max_size % multiple:
             raise ValueError(
                 f"{option}min_size {min_size} and max_size {max_size} must be multiples of "
                 f"{multiple}: change them, or multiple"
             )
-        self.min_size = min_size
-        self.max_size = max_size
-        self.start_epoch = start_epoch
-        self.end_epoch = end_epoch
+        self.min_size, self.max_size = min_size, max_size
+        self.start_epoch, self.end_epoch = start_epoch, end_epoch
         self.multiple = multiple
 
     def size(self, epoch: int) -> int:
@@ -64,11 +61,7 @@ class ProgressiveResizing(Callback):
         return round(float(np.interp(epoch, *ramp)) / self.multiple) * self.multiple
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the size of the first epoch, whose start Lightning does not announce if resumed.
-
-        Raises:
-            ValueError: If the training loader cannot set the size of its images.
-        """
+        """Set the size of the first epoch, whose start Lightning does not announce if resumed."""
         loader: object = trainer.train_dataloader
         if not isinstance(loader, ResizableLoader):
             raise ValueError(

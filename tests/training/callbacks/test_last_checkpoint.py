@@ -172,7 +172,7 @@ def test_a_run_that_fails_says_from_where_it_goes_on(tmp_path, caplog):
     trap = At("on_train_batch_start", 5, fail)
     train(tmp_path, LastCheckpoint(every_n_train_steps=2), trap)
     assert "ended at step 4" in caplog.text
-    assert "is of step 4: --ckpt_path auto goes on" in caplog.text
+    assert "is of step 4: resume from it with --ckpt_path auto" in caplog.text
 
 
 def test_a_checkpoint_written_in_the_background_is_waited_for(tmp_path):
