@@ -99,10 +99,7 @@ def import_weights(
 
 
 def _classifier(
-    weights: WeightsFile,
-    config: BackboneConfig,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
+    weights: WeightsFile, config: BackboneConfig, mean: Any = None, std: Any = None
 ) -> ImageClassifier:
     """Build the model, its weights not loaded yet."""
     saved = weights.hyper_parameters
@@ -121,20 +118,13 @@ def _save(model: ImageClassifier, backbone: dict[str, Any], output: Path) -> Non
 
     Its hyper-parameters go before a run's config: only those are in it that belong to the weights.
     """
-    checkpoint = {
-        "pytorch-lightning_version": lightning.__version__,
-        "epoch": 0,
-        "global_step": 0,
-        "state_dict": model.state_dict(),
-        "hyper_parameters": {
-            "_class_path": "eca_lightning.ImageClassifier",  # LightningCLI asks for it
-            "backbone": backbone,
-            **{name: list(model.hparams[name]) for name in ("mean", "std")},
-        },
-        "class_names": model.class_names,
-        "optimizer_states": [],
-        "lr_schedulers": [],
-    }
+    kept: dict[str, Any] = {name: list(model.hparams[name]) for name in ("mean", "std")}
+    kept |= {"backbone": backbone, "_class_path": "eca_lightning.ImageClassifier"}
+    kept["_instantiator"] = "lightning.pytorch.cli.instantiate_module"  # as LightningCLI's have
+    checkpoint: dict[str, Any] = {"epoch": 0, "global_step": 0}
+    checkpoint |= {"optimizer_states": [], "lr_schedulers": [], "hyper_parameters": kept}
+    checkpoint |= {"state_dict": model.state_dict(), "class_names": model.class_names}
+    checkpoint["pytorch-lightning_version"] = lightning.__version__
     with atomic_write(output) as part:
         torch.save(checkpoint, part)
 

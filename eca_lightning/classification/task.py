@@ -101,13 +101,9 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
             raise ValueError("bce_target_threshold is for loss: binary_cross_entropy: leave it out")
         options = {"backbone": asdict(backbone), "mixing": asdict(mixing) if mixing else None}
         self.save_hyperparameters(options)
-        self.backbone_config = backbone
-        self.loss = loss
-        self.label_smoothing = label_smoothing
+        self.backbone_config, self.mixing, self.flip_tta = backbone, mixing, flip_tta
+        self.loss, self.label_smoothing = loss, label_smoothing
         self.bce_target_threshold = bce_target_threshold
-        self.mixing = mixing
-        self.flip_tta = flip_tta
-
         self.backbone = backbone.build().to(memory_format=torch.channels_last)
         if compile:
             # In place: a wrapper would leave its prefix in every key. Once for each size of images,

@@ -53,8 +53,7 @@ class HubMixin(PyTorchModelHubMixin, library_name="eca-lightning", license="mit"
 
     def generate_model_card(self: Any, **metadata: Any) -> Any:
         """Write the model card; called by the methods that share the model."""
-        known = self._hub_mixin_info.model_card_data.to_dict()
-        return model_card(self, known | metadata)
+        return model_card(self, self._hub_mixin_info.model_card_data.to_dict() | metadata)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         with atomic_write(save_directory / "model.safetensors") as part:

@@ -1,6 +1,6 @@
 """Write the model card of a task for the Hugging Face Hub."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 _CARD = """\
@@ -51,11 +51,14 @@ def model_card(task: Any, metadata: Mapping[str, Any]) -> Any:
     data.tags = [*(data.tags or []), *filter(None, parts)]
     if data.datasets and config["scores"]:
         data.eval_results = _results(data, config["scores"])
+    names = config["class_names"] or []
+    options = ", ".join(f"{key} {value}" for key, value in backbone["attention_options"].items())
+    shown = ", ".join([*names[:5], *["..."] * (len(names) > 5)])
     rows = {
         "parameters": f"{sum(p.numel() for p in task.parameters()):,}",
         "backbone": backbone["name"],
-        "attention": _with_options(attention, backbone["attention_options"]),
-        "classes": _classes((detector or backbone)["num_classes"], config["class_names"] or []),
+        "attention": (attention or "none") + (f" ({options})" if options else ""),
+        "classes": f"{(detector or backbone)['num_classes']}" + (f": {shown}" if shown else ""),
         **{score: f"{value:.4f}" for score, value in config["scores"].items()},
     }
     text = _CARD.format(
@@ -66,16 +69,6 @@ def model_card(task: Any, metadata: Mapping[str, Any]) -> Any:
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )
     return ModelCard(text + _ECA * (attention == "eca"))
-
-
-def _with_options(attention: str | None, options: Mapping[str, Any]) -> str:
-    listed = ", ".join(f"{key} {value}" for key, value in options.items())
-    return (attention or "none") + (f" ({listed})" if listed else "")
-
-
-def _classes(count: int, names: Sequence[str]) -> str:
-    shown = [*names[:5], *["..."] * (len(names) > 5)]
-    return f"{count}" + (f": {', '.join(shown)}" if shown else "")
 
 
 def _results(data: Any, scores: Mapping[str, float]) -> list[Any]:

@@ -7,8 +7,6 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-
 
 def images_per_step(trainer: Trainer) -> int:
     """Count the images of an optimizer step, over all ranks and accumulated batches.
@@ -26,23 +24,18 @@ def images_per_step(trainer: Trainer) -> int:
 
 
 def parameter_groups(module: nn.Module, no_decay_norm_bias: bool) -> list[dict[str, Any]]:
-    """Sort the trainable parameters of a module into groups for an optimizer.
+    """Sort the trainable parameters of a module into groups for an optimizer, each into one.
 
-    Args:
-        module: The module to be trained.
-        no_decay_norm_bias: Put all parameters of normalization layers, and the biases of all
-            others, into a group of their own with weight decay 0. Layers are recognized by type,
-            whatever their names.
-
-    Returns:
-        One group, or two with the exempt one last; no parameter is in both.
+    With ``no_decay_norm_bias`` all parameters of normalization layers, and the biases of all
+    others, are in a second group with weight decay 0. Layers are recognized by type, not by name.
     """
     decayed: dict[nn.Parameter, None] = {}  # dictionaries keep the order and drop shared ones
     exempt: dict[nn.Parameter, None] = {}
+    norms = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
     for layer in module.modules():
         for parameter in layer.parameters(recurse=False):
             is_bias = parameter is getattr(layer, "bias", None)
-            spared = no_decay_norm_bias and (is_bias or isinstance(layer, _NORMS))
+            spared = no_decay_norm_bias and (is_bias or isinstance(layer, norms))
             if parameter.requires_grad:
                 (exempt if spared else decayed)[parameter] = None
     groups: list[dict[str, Any]] = [{"params": list(decayed)}]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from zlib import crc32
 
-_MAX_LENGTH = 120
 _DATA_AND_MODEL = {
     *("root", "train", "val", "test", "predict", "test_annotations"),
     *("train_annotations", "val_annotations", "on_unreadable"),
@@ -36,9 +35,8 @@ def run_name(arguments: Sequence[str]) -> str:
     parts = [path.stem for path in configs if path.parent.name != "trainer"] or ["run"]
     parts += [_part(key, options[key]) for key in sorted(options) if _changes_what_is_learned(key)]
     name = "-".join(re.sub(r"(?:[^\w.]|_)+", "_", part).strip("_.") for part in parts)
-    if len(name) > _MAX_LENGTH:  # file systems allow 255 bytes
-        name = f"{name[: _MAX_LENGTH - 9]}-{crc32(name.encode()):08x}"
-    return name
+    # File systems allow 255 bytes.
+    return name if len(name) <= 120 else f"{name[:111]}-{crc32(name.encode()):08x}"
 
 
 def _changes_what_is_learned(key: str) -> bool:

@@ -75,8 +75,7 @@ class VisionTask(HubMixin, LightningModule):
         # Functions, which copies of the module share: what the CLI makes here cannot be copied.
         self.optimizer_builder = lambda groups: optimizer(groups)
         self.lr_scheduler_builder = lr_scheduler and (lambda *args, **kw: lr_scheduler(*args, **kw))
-        self.lr_interval = lr_interval
-        self.lr_base_batch_size = lr_base_batch_size
+        self.lr_interval, self.lr_base_batch_size = lr_interval, lr_base_batch_size
         self.no_decay_norm_bias = no_decay_norm_bias
         self.class_names: list[str] | None = None
         self.scored_at: int | None = None
@@ -93,10 +92,8 @@ class VisionTask(HubMixin, LightningModule):
         trainer = self._trainer
         if trainer is None:
             return self.loaded_scores
-        live = {}
-        if self.scored_at == trainer.global_step:
-            metrics = trainer.callback_metrics.items()
-            live = {k: float(v) for k, v in metrics if k.startswith(("val/", "test/"))}
+        metrics = trainer.callback_metrics if self.scored_at == trainer.global_step else {}
+        live = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
         return live if live or trainer.state.fn == TrainerFn.FITTING else self.loaded_scores
 
     def image_size(self, batch: Any) -> tuple[int, int] | None:

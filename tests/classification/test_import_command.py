@@ -171,7 +171,7 @@ def test_images_of_another_scale(capsys):
 @pytest.mark.parametrize(
     ("source", "output", "message"),
     [
-        ("gone.pth", "out.ckpt", "there is no file gone.pth"),
+        ("gone.pth", "out.ckpt", "weights not found: gone.pth"),
         ("page.pth", "out.ckpt", "page.pth is a web page"),
         ("page.pth", "out.safetensors", "out.safetensors is none: let it end in .ckpt"),
         ("run.ckpt", "run.ckpt", "run.ckpt is the file to be imported"),

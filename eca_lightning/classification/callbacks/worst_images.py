@@ -57,8 +57,8 @@ class WorstImages(ValidationReport):
 
     def gather(self, collected: Any, pl_module: ImageClassifier) -> Scored | None:
         """Gather the worst of all ranks."""
-        own = [Scored(*(tensor.cpu() for tensor in collected))] if collected else []
-        parts = [part for parts in gather_objects(pl_module.trainer, own) for part in parts]
+        own = Scored(*(tensor.cpu() for tensor in collected)) if collected else None
+        parts = [part for part in gather_objects(pl_module.trainer, own) if part is not None]
         if not parts:
             return None
         worst = highest_losses(parts, self.images)

@@ -6,7 +6,9 @@ Lightning's signal handlers act at any place: several ranks wait for one another
 places, and under Slurm they save within a step, to a folder where another run finds the file.
 """
 
+import os
 import signal
+import subprocess
 import threading
 import time
 from datetime import timedelta
@@ -18,10 +20,9 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from eca_lightning.training.checkpoint_io import LAST
-from eca_lightning.training.slurm import requeue
 
 
 class LastCheckpoint(Checkpoint):
@@ -57,8 +58,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self.train_time_interval = train_time_interval
         self._path = Path(LAST)
-        self._signal = 0
-        self._validation_follows = False
+        self._signal, self._validation_follows = 0, False
         self._saved_step: int | None = None
         self._saved_at = 0.0
 
@@ -88,11 +88,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Save or stop, unless gradients are accumulated or a better place follows."""
         loop: Any = trainer.fit_loop.epoch_loop
-        if (
-            loop._should_accumulate()
-            or loop.batch_progress.is_last_batch
-            or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        ):
+        elsewhere = loop._should_accumulate() or loop.batch_progress.is_last_batch
+        if elsewhere or loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
             return
         due, number = self._agree(trainer)
         if due or number:
@@ -162,13 +159,27 @@ class LastCheckpoint(Checkpoint):
             f"{signal.Signals(number).name}: {self._path} is of step {trainer.global_step}; "
             "resume with the same command and --ckpt_path auto"
         )
-        if number == signal.SIGUSR1 and trainer.is_global_zero:
-            requeue()
+        if number == signal.SIGUSR1 and trainer.is_global_zero and "SLURM_JOB_ID" in os.environ:
+            _requeue()
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, LightningEnvironment) and trainer.local_rank:
             # The first process has started this one, and is killed if it sees it fail.
             raise SystemExit(0)
         raise SystemExit(128 + number)
+
+
+def _requeue() -> None:
+    """Requeue this process's Slurm job."""
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        rank_zero_warn(f"Slurm did not requeue job {job}: {reason}")
+    else:
+        rank_zero_info(f"Slurm has requeued job {job}")
 
 
 def _check_validation_interval(trainer: Trainer) -> None:

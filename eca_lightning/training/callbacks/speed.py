@@ -30,10 +30,8 @@ class SpeedMonitor(Callback):
         self._restart(step=0)
 
     def _restart(self, step: int, now: float | None = None) -> None:
-        self._images, self._seconds, self._waited = 0, 0.0, 0.0
-        self._running_since = now
-        self._asked_at = 0.0
-        self._logged_step = step
+        self._images, self._seconds, self._waited, self._asked_at = 0, 0.0, 0.0, 0.0
+        self._running_since, self._logged_step = now, step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Measure the time in which the loop, by its calls of the profiler, waits for data."""
@@ -86,8 +84,9 @@ class SpeedMonitor(Callback):
         if step == self._logged_step or not is_logging_step(trainer, step):
             return
         now = perf_counter()
-        since = now if self._running_since is None else self._running_since
-        seconds = self._seconds + now - since
+        seconds = (
+            self._seconds + now - (now if self._running_since is None else self._running_since)
+        )
         speed, wait = self._images / seconds, self._waited / seconds
         pl_module.log("train/images_per_s", speed, sync_dist=True, reduce_fx="sum")
         pl_module.log("train/data_wait", wait, prog_bar=True, sync_dist=True, reduce_fx="max")
