@@ -104,13 +104,10 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         augment: list[Augmentation] | None = None,
     ) -> None:
         super().__init__(num_workers, seed, on_unreadable)
-        below = root or Path()
+        given: dict[Split, Path | None] = {"train": train, "val": val, "test": test}
         self.paths: dict[Split, Path | None] = {
-            "train": train and below / train,
-            "val": val and below / val,
-            "test": test and below / test,
-            "predict": predict,
-        }
+            split: path and (root or Path()) / path for split, path in given.items()
+        } | {"predict": predict}
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.image_size = image_size
@@ -122,7 +119,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         self.ratio = ratio
         self.aug_repeats = aug_repeats
         self.augment = augment
-        self._sources: dict[Split, Any] = {}
+        self._sources: dict[Split, Source] = {}
 
         require_at_least(
             1, batch_size=batch_size, eval_batch_size=eval_batch_size, aug_repeats=aug_repeats
@@ -143,9 +140,6 @@ class ClassificationDataModule(ResumableDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check the datasets of a stage, before a model is built on the device.
-
-        Args:
-            stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
             FileNotFoundError: If a dataset does not exist.
@@ -170,11 +164,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes.
-
-        Raises:
-            ValueError: If there is no labeled dataset.
-        """
+        """Number of classes; a ValueError without a labeled dataset."""
         if source := self._labeled_source():
             return source.num_classes
         raise ValueError("the classes are unknown: data.train, data.val or data.test must exist")
@@ -199,17 +189,15 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         return self._prediction_loader(dataset, self.eval_batch_size or self.batch_size, collate)
 
     def _path(self, split: Split) -> Path:
-        path = self.paths[split]
-        if path is None:
-            raise ValueError(f"data.{split} is not set: give the path of the {split} set")
-        return path
+        if path := self.paths[split]:
+            return path
+        raise ValueError(f"data.{split} is not set: give the path of the {split} set")
 
     def _source(self, split: Split) -> Source:
         """Return the dataset of a split, inspected once."""
         if split not in self._sources:
             self._sources[split] = self._inspect(self._path(split), f"data.{split}")
-        source: Source = self._sources[split]
-        return source
+        return self._sources[split]
 
     def _labeled_source(self) -> Source | None:
         """Return the first labeled dataset that exists: prediction needs none."""

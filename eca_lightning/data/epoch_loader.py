@@ -42,11 +42,9 @@ class IndexedLoader(Protocol):
     """
 
     def batch_indices(self, batch: int, epoch: int | None = None) -> NDArray[np.int64]:
-        """Return the sample indices of a batch, of shape ``(N,)``, -1 for padding.
+        """Return the sample indices of a batch (from 0) of an epoch, by default the current one.
 
-        Args:
-            batch: Number of the batch in its epoch, from 0.
-            epoch: Number of the epoch; the current one if None.
+        Their shape is ``(N,)``, and they are -1 for padding.
         """
 
 
@@ -75,9 +73,6 @@ class EpochLoader(ABC):
     alone, as Lightning does to check a loader, neither starts threads nor uses up an epoch. Only
     one iteration is active: a new one ends the one before.
 
-    Args:
-        index_sampler: The samples of each batch.
-
     Attributes:
         epoch: Number of the current or last epoch.
         batches_done: Number of batches of this epoch that were yielded.
@@ -102,11 +97,9 @@ class EpochLoader(ABC):
         return len(self.index_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        self._end_iteration()
+        EpochLoader.close(self)  # a subclass's would stop its workers too
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
-        first = 0
-        if self._resume_at is not None and self._resume_at[0] == epoch:
-            first = self._resume_at[1]
+        first = self._resume_at[1] if self._resume_at and self._resume_at[0] == epoch else 0
         self._resume_at = None
         self.epoch, self.batches_done = epoch, first
         self._stream = stream = self._open(epoch, self.index_sampler.batches(epoch)[first:])
@@ -139,9 +132,6 @@ class EpochLoader(ABC):
 
     def close(self) -> None:
         """End the iteration in progress and stop its threads or processes; keep the position."""
-        self._end_iteration()
-
-    def _end_iteration(self) -> None:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -161,18 +151,13 @@ class EpochLoader(ABC):
         return {"epoch": self.epoch, "batches_done": done, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue, at the next iteration, after the last batch that was trained on.
-
-        Args:
-            state: What :meth:`state_dict` returned.
-        """
+        """Continue, at the next iteration, after the last batch that was trained on."""
         changed = {k: v for k, v in self._identity().items() if state[k] != v}
         if changed and state["batches_done"]:
             rank_zero_warn(
                 "The resumed epoch will not visit each sample once: "
                 + ", ".join(f"{k} was {state[k]} and is {v}" for k, v in changed.items())
             )
-        epoch, batches_done = state["epoch"], state["batches_done"]
-        self._resume_at = (epoch, batches_done)
-        self.epoch, self.batches_done = epoch, batches_done
-        self._next_epoch = epoch if batches_done < len(self) else epoch + 1
+        self.epoch, self.batches_done = state["epoch"], state["batches_done"]
+        self._resume_at = (self.epoch, self.batches_done)
+        self._next_epoch = self.epoch if self.batches_done < len(self) else self.epoch + 1

@@ -90,21 +90,17 @@ class DistributedBatchSampler:
     def indices(self, epoch: int) -> NDArray[np.int64]:
         """Compute the sample indices of this rank in the order in which it visits them.
 
-        Args:
-            epoch: Number of the epoch, from 0.
-
-        Returns:
-            Sample indices of shape ``(len(self) * batch_size,)``, -1 for padding. Repetition r of
-            sample i, from 0, has the index ``i + r * samples``, so that it gets other random crops
-            and augmentations; the sample is the index modulo ``samples``.
+        Their shape is ``(len(self) * batch_size,)``, and they are -1 for padding. Repetition r of
+        sample i, from 0, has the index ``i + r * samples``, so that it gets other random crops and
+        augmentations; the sample is the index modulo ``samples``.
         """
         indices = self._global_indices(epoch)
         if self.repeats > 1:
             repetitions = np.arange(self.repeats) * self.samples
             indices = (indices[:, None] + repetitions).reshape(-1)[: self.samples]
         used = len(self) * self.global_batch_size
-        padding = max(used - self.samples, 0)
-        indices = np.concatenate([indices[:used], np.full(padding, PADDING)])
+        padding = np.full(max(used - self.samples, 0), PADDING)
+        indices = np.concatenate([indices[:used], padding])
         if self.train and self.pages is None:
             # Split each global batch among the ranks, so that the samples of a training step
             # depend on the global batch size alone and not on the number of ranks.

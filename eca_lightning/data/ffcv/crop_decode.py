@@ -17,6 +17,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from eca_lightning.data.ffcv.format import JPEG, RAW
+
 Pixels: TypeAlias = NDArray[np.uint8]
 Box: TypeAlias = tuple[float, float, float, float]
 """Top, left, height and width of a crop in pixels of the source; fractions are allowed."""
@@ -25,8 +27,6 @@ REDUCE_FROM = 2.0
 """Default of ``reduce_from``, see `decode_crop`."""
 
 _VERSION = 1  # equal to that in crop_decode.h: a library of another version is not used
-_MESSAGE_BYTES = 200
-_JPEG, _RAW = 0, 1  # FFCV's storage modes
 _INTEGER, _REAL = ctypes.c_int64, ctypes.c_double
 _SIGNATURES = {
     "crop_decode_image": [_INTEGER] * 5 + [_REAL] * 4 + [_INTEGER] * 4 + [_REAL, _INTEGER],
@@ -68,40 +68,36 @@ def load_library(path: str) -> ctypes.CDLL:
 
 
 @functools.cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    """Load the installed library; return it, or None and the reason."""
+def library() -> ctypes.CDLL:
+    """Load the installed library.
+
+    Raises:
+        RuntimeError: If it was not built or cannot be loaded.
+    """
     spec = importlib.util.find_spec("eca_lightning.data.ffcv._crop_decode")
     if spec is None or spec.origin is None:
-        return None, (
+        raise RuntimeError(
             "the crop decoder was not built; install libjpeg-turbo's headers "
             "(libjpeg62-turbo-dev or libjpeg-turbo8-dev) and a C compiler, then reinstall"
         )
     try:
-        return load_library(spec.origin), ""
+        return load_library(spec.origin)
     except OSError as error:
-        return None, f"the crop decoder cannot be loaded: {error}"
+        raise RuntimeError(f"the crop decoder cannot be loaded: {error}") from error
+
+
+def unavailable_reason() -> str:
+    """Say why the library cannot be used, and the remedy; empty if it can."""
+    try:
+        library()
+    except RuntimeError as error:
+        return str(error)
+    return ""
 
 
 def available() -> bool:
     """Check whether the library was built and can be loaded."""
-    return _load()[0] is not None
-
-
-def unavailable_reason() -> str:
-    """Say why `available` is False, and the remedy; empty if it is True."""
-    return _load()[1]
-
-
-def library() -> ctypes.CDLL:
-    """Return the loaded library.
-
-    Raises:
-        RuntimeError: If it is not available.
-    """
-    loaded, reason = _load()
-    if loaded is None:
-        raise RuntimeError(reason)
-    return loaded
+    return not unavailable_reason()
 
 
 def decode_crop(
@@ -134,7 +130,7 @@ def decode_crop(
         MemoryError: If it would take more memory than there is, or than the decoder allows.
     """
     data = np.frombuffer(stream, np.uint8)
-    return _decode(_JPEG, data, recorded_size or (0, 0), crop, size, flip, reduce_from)
+    return _decode(JPEG, data, recorded_size or (0, 0), crop, size, flip, reduce_from)
 
 
 def resize_crop(pixels: Pixels, crop: Box, size: tuple[int, int], flip: bool = False) -> Pixels:
@@ -145,12 +141,10 @@ def resize_crop(pixels: Pixels, crop: Box, size: tuple[int, int], flip: bool = F
         MemoryError: If there is not enough memory.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise ValueError(
-            f"pixels must be uint8 of shape (height, width, 3), "
-            f"got {pixels.dtype} of shape {pixels.shape}"
-        )
+        got = f"got {pixels.dtype} of shape {pixels.shape}"
+        raise ValueError(f"pixels must be uint8 of shape (height, width, 3), {got}")
     pixels = np.ascontiguousarray(pixels)
-    return _decode(_RAW, pixels, pixels.shape[:2], crop, size, flip, REDUCE_FROM)
+    return _decode(RAW, pixels, pixels.shape[:2], crop, size, flip, REDUCE_FROM)
 
 
 def _decode(
@@ -167,7 +161,7 @@ def _decode(
     if not all(1 <= side <= 65535 for side in size):
         raise ValueError(f"size must be a height and a width from 1 to 65535, got {size}")
     output = np.empty((*size, 3), np.uint8)
-    message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+    message = ctypes.create_string_buffer(200)
     source = (mode, data.ctypes.data, data.size, *image_size, *crop, flip)
     target = (output.ctypes.data, *size, reduce_from, ctypes.addressof(message))
     status = library().crop_decode_image(*source, *target)

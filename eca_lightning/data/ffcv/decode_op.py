@@ -13,41 +13,25 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eca_lightning.data.ffcv import crop_decode
-from eca_lightning.data.ffcv.ffcv_api import (
-    AllocationQuery,
-    Compiler,
-    SimpleRGBImageDecoder,
-    State,
-    ctypes_imdecode,
-    ctypes_resize,
-)
+from eca_lightning.data.ffcv import crop_decode, ffcv_api
 from eca_lightning.data.ffcv.format import JPEG
 
 DecoderName = Literal["crop", "ffcv"]
 
 
 class SlotMemory(NamedTuple):
-    """The memory of :class:`CropDecoder`, in the order in which it is declared.
+    """The memory of :class:`CropDecoder`, in the order in which it is declared."""
 
-    Attributes:
-        images: Output pixels, uint8, of shape ``(slots, batch, height, width, 3)``.
-        boxes: Rows of (top, left, height, width, flip), int64, of shape ``(slots, batch, 5)``, to
-            be set before a slot is run.
-        status: Nonzero where an image could not be decoded, int64, of shape ``(slots, batch, 1)``.
-    """
-
-    images: NDArray[np.uint8]
-    boxes: NDArray[np.int64]
-    status: NDArray[np.int64]
+    images: NDArray[np.uint8]  # (slots, batch, height, width, 3)
+    boxes: NDArray[np.int64]  # (slots, batch, 5): top, left, height, width, flip; set before a run
+    status: NDArray[np.int64]  # (slots, batch, 1): nonzero where an image could not be decoded
 
 
-class CropDecoder(SimpleRGBImageDecoder):
+class CropDecoder(ffcv_api.SimpleRGBImageDecoder):
     """Decode each image, crop it, resize it by area (bilinear when enlarging) and flip it.
 
     Args:
-        height: Height of the output in pixels.
-        width: Width of the output in pixels.
+        height, width: Size of the output in pixels.
         native: Decode only the crop (`crop_decode`), which must be available; otherwise FFCV
             decodes the whole image and OpenCV resizes it.
     """
@@ -58,26 +42,20 @@ class CropDecoder(SimpleRGBImageDecoder):
         self.height = height
         self.width = width
 
-    def declare_state_and_memory(
-        self, previous_state: State
-    ) -> tuple[State, tuple[AllocationQuery, ...]]:
+    def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, tuple[Any, ...]]:
         """Declare the output's shape and the memory of each slot."""
         shape = (self.height, self.width, 3)
-        pixel, integer = np.dtype("u1"), np.dtype("<i8")
-        memory = (
-            AllocationQuery(shape, pixel),
-            AllocationQuery((5,), integer),
-            AllocationQuery((1,), integer),
+        memory = ((shape, "u1"), ((5,), "<i8"), ((1,), "<i8"))
+        return replace(previous_state, jit_mode=True, shape=shape, dtype=np.dtype("u1")), tuple(
+            ffcv_api.AllocationQuery(shape, np.dtype(dtype)) for shape, dtype in memory
         )
-        return replace(previous_state, jit_mode=True, shape=shape, dtype=pixel), memory
 
     def generate_code(self) -> Callable[..., Any]:
         """Return the function that FFCV compiles; it reads output sizes from its arguments."""
         return self._native_code() if self.native else self._ffcv_code()
 
     def _native_code(self) -> Callable[..., Any]:
-        read = self.memory_read
-        rows = Compiler.get_iterator()
+        read, rows = self.memory_read, ffcv_api.Compiler.get_iterator()
         decode_image = crop_decode.library().crop_decode_image
         reduce_from = crop_decode.REDUCE_FROM
 
@@ -100,9 +78,8 @@ class CropDecoder(SimpleRGBImageDecoder):
         return decode
 
     def _ffcv_code(self) -> Callable[..., Any]:
-        read = self.memory_read
-        rows = Compiler.get_iterator()
-        decode_jpeg, resize = ctypes_imdecode, ctypes_resize
+        read, rows = self.memory_read, ffcv_api.Compiler.get_iterator()
+        decode_jpeg, resize = ffcv_api.ctypes_imdecode, ffcv_api.ctypes_resize
 
         def decode(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             images, boxes, status = memory
@@ -138,4 +115,5 @@ def is_decodable(data: NDArray[np.uint8], height: int, width: int) -> bool:
     """Check whether JPEG bytes decode to this size in pixels without error or warning."""
     pixels = np.empty((height, width, 3), np.uint8)
     source, target, size = data.ctypes.data, pixels.ctypes.data, (height, width)
-    return ctypes_imdecode(source, data.size, *size, target, *size, 0, 0, 1, 1, False, False) == 0
+    options = (*size, 0, 0, 1, 1, False, False)
+    return ffcv_api.ctypes_imdecode(source, data.size, *size, target, *options) == 0

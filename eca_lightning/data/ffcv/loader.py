@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator
+from contextlib import suppress
 from functools import cache
 from queue import Empty, Full
 from typing import Any
@@ -27,16 +28,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eca_lightning.data.epoch_loader import Batch, EpochLoader
-from eca_lightning.data.ffcv import crop_decode
+from eca_lightning.data.ffcv import crop_decode, ffcv_api
 from eca_lightning.data.ffcv.augment_op import StepApplier
 from eca_lightning.data.ffcv.decode_op import CropDecoder, DecoderName, SlotMemory
-from eca_lightning.data.ffcv.ffcv_api import (
-    EpochIterator,
-    Loader,
-    OrderOption,
-    numba,
-    torch_threads_kept,
-)
 from eca_lightning.data.ffcv.format import BetonInfo
 from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 from eca_lightning.data.transforms.crop import Crop
@@ -82,9 +76,10 @@ class BetonLoader(EpochLoader):
         timeout: float = 300.0,
     ) -> None:
         super().__init__(index_sampler)
-        samples = index_sampler.samples
-        if info.samples != samples:
-            raise ValueError(f"{info.path} holds {info.samples} samples, not {samples}")
+        if info.samples != index_sampler.samples:
+            raise ValueError(
+                f"{info.path} holds {info.samples} samples, not {index_sampler.samples}"
+            )
         self.crop = crop
         self.timeout = timeout
         self._info = info
@@ -97,13 +92,13 @@ class BetonLoader(EpochLoader):
             decoder = "ffcv"
         self._decoder = CropDecoder(crop.height, crop.width, native=decoder == "crop")
         self._augmenter = StepApplier(crop.steps([0], 0).shape[1:]) if crop.augment else None
-        with torch_threads_kept():
-            self._loader = Loader(
+        with ffcv_api.torch_threads_kept():
+            self._loader = ffcv_api.Loader(
                 str(info.path),
                 batch_size=index_sampler.batch_size,
-                num_workers=min(max(num_workers, 1), numba.config.NUMBA_NUM_THREADS),
+                num_workers=min(max(num_workers, 1), ffcv_api.numba.config.NUMBA_NUM_THREADS),
                 os_cache=os_cache,
-                order=OrderOption.SEQUENTIAL,
+                order=ffcv_api.OrderOption.SEQUENTIAL,
                 seed=0,
                 drop_last=False,
                 batches_ahead=batches_ahead,
@@ -129,12 +124,9 @@ class BetonLoader(EpochLoader):
         try:
             for indices in batches:
                 images = self._copy(torch.from_numpy(stream.take(self.timeout)))
-                labels = torch.from_numpy(
-                    np.where(
-                        indices == PADDING, PADDING, self._info.labels[indices % self._info.samples]
-                    )
-                )
-                yield images.permute(0, 3, 1, 2), labels.to(self._device or "cpu")
+                labels = self._info.labels[indices % self._info.samples]
+                labels = np.where(indices == PADDING, PADDING, labels)
+                yield images.permute(0, 3, 1, 2), torch.from_numpy(labels).to(self._device or "cpu")
         finally:
             stream.close()
 
@@ -150,16 +142,10 @@ class BetonLoader(EpochLoader):
         return images
 
 
-class EpochStream(EpochIterator):
+class EpochStream(ffcv_api.EpochIterator):
     """One epoch of a loader: a thread that fills slots, and a queue of full ones.
 
-    Args:
-        loader: FFCV's loader.
-        info: The file it reads.
-        crop: The crop of each sample.
-        epoch: Number of the epoch.
-        indices: Samples as `DistributedBatchSampler.indices` numbers them; padding is read as
-            sample 0.
+    ``indices`` are those of `DistributedBatchSampler.indices`; padding is read as sample 0.
     """
 
     def __init__(
@@ -185,7 +171,7 @@ class EpochStream(EpochIterator):
     def run(self) -> None:
         """Fill slots until the samples end or the consumer closes; the thread's main function."""
         try:
-            numba.set_num_threads(self.loader.num_workers)
+            ffcv_api.numba.set_num_threads(self.loader.num_workers)
             for number, samples in enumerate(self.iter_ixes):
                 if not self._put(self._fill(number, samples)):
                     return
@@ -216,39 +202,28 @@ class EpochStream(EpochIterator):
     def _put(self, item: NDArray[np.uint8] | Exception) -> bool:
         """Pass an item to the consumer; return False if it has closed."""
         while not self.terminate_event.is_set():
-            try:
+            with suppress(Full):
                 self.output_queue.put(item, timeout=0.1)
-            except Full:
-                continue
-            return True
+                return True
         return False
 
     def take(self, timeout: float) -> NDArray[np.uint8]:
-        """Wait for the next batch.
-
-        Args:
-            timeout: Seconds to wait.
-
-        Returns:
-            Pixels of shape ``(N, height, width, 3)`` in a slot, valid until the next call.
+        """Wait for the pixels of the next batch, in a slot that is valid until the next call.
 
         Raises:
-            TimeoutError: If no batch came in time.
+            TimeoutError: If no batch came in ``timeout`` seconds.
             Exception: If the thread raised it.
         """
         deadline = time.monotonic() + timeout
-        while True:
-            try:
+        while time.monotonic() <= deadline:
+            with suppress(Empty):
                 item = self.output_queue.get(timeout=0.5)
-            except Empty:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"{self._info.path}: no batch for {timeout:g} s; is its storage reachable?"
-                    ) from None
-                continue
-            if isinstance(item, Exception):
-                raise item
-            return item
+                if isinstance(item, Exception):
+                    raise item
+                return item
+        raise TimeoutError(
+            f"{self._info.path}: no batch for {timeout:g} s; is its storage reachable?"
+        )
 
     def close(self) -> None:
         """Stop the threads and join them; may be called again."""

@@ -18,14 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from eca_lightning.data.ffcv.ffcv_api import (
-    IMAGE_MODES,
-    DatasetWriter,
-    IntField,
-    MemoryAllocator,
-    RGBImageField,
-    handle_sample,
-)
+from eca_lightning.data.ffcv import ffcv_api
 from eca_lightning.data.ffcv.format import ALLOCATION_TYPE
 from eca_lightning.data.ffcv.sidecar import Encoding
 from eca_lightning.data.transforms.crop import uniforms
@@ -61,7 +54,7 @@ class Rejection:
         return self.reason if self.name in self.reason else f"{self.name}: {self.reason}"
 
 
-class GuardedWriter(DatasetWriter):
+class GuardedWriter(ffcv_api.DatasetWriter):
     """Write a .beton without a sidecar, in place.
 
     Args:
@@ -71,12 +64,10 @@ class GuardedWriter(DatasetWriter):
     """
 
     def __init__(self, path: Path, encoding: Encoding, num_workers: int) -> None:
-        image = RGBImageField(
-            write_mode=encoding.mode,
-            max_resolution=encoding.max_resolution,
-            jpeg_quality=encoding.quality,
+        image = ffcv_api.RGBImageField(
+            encoding.mode, encoding.max_resolution, jpeg_quality=encoding.quality
         )
-        fields = {"image": image, "label": IntField()}
+        fields = {"image": image, "label": ffcv_api.IntField()}
         super().__init__(str(path), fields, PAGE_SIZE, max(num_workers, 1))
         self.encoding = encoding
 
@@ -92,7 +83,7 @@ class GuardedWriter(DatasetWriter):
         self.num_samples = len(dataset)
         self.prepare()
         # Compile once here instead of in every process.
-        IMAGE_MODES["raw"]
+        ffcv_api.IMAGE_MODES["raw"]
         # Fork, so that the dataset need not be pickled and nothing is imported again.
         context = get_context("fork")
         job = Job(
@@ -100,7 +91,7 @@ class GuardedWriter(DatasetWriter):
             dataset=dataset,
             names=names,
             as_jpeg=self._proportion(),
-            allocator=MemoryAllocator(self.fname, self.data_region_start, self.page_size),
+            allocator=ffcv_api.MemoryAllocator(self.fname, self.data_region_start, self.page_size),
             next_sample=context.Value("Q", 0),
             done=context.Value("Q", 0),
         )
@@ -168,9 +159,8 @@ class GuardedWriter(DatasetWriter):
         """Write the metadata and the allocation table, without gaps for rejected samples."""
         kept = np.ones(self.num_samples, bool)
         kept[[rejection.index for rejection in rejected]] = False
-        metadata = np.frombuffer(
-            bytes(self.metadata_sm.buf), self.metadata_type, count=self.num_samples
-        )
+        shared = bytes(self.metadata_sm.buf)
+        metadata = np.frombuffer(shared, self.metadata_type, self.num_samples)
         allocations["sample_id"] = (np.cumsum(kept) - 1)[allocations["sample_id"]]
         with open(self.fname, "r+b") as file:
             file.seek(self.metadata_start)
@@ -201,9 +191,8 @@ class Job:
         """Write chunks of samples; report each `Rejection` and, at the end, the allocations."""
         # The parent handles Ctrl-C: it kills its processes.
         signal(SIGINT, SIG_IGN)
-        metadata: NDArray[Any] = np.frombuffer(
-            self.writer.metadata_sm.buf, dtype=self.writer.metadata_type
-        )
+        shared = self.writer.metadata_sm.buf
+        metadata: NDArray[Any] = np.frombuffer(shared, self.writer.metadata_type)
         with self.allocator:
             while (start := self._next_chunk()) < len(self.dataset):
                 for index in range(start, min(start + CHUNK, len(self.dataset))):
@@ -225,9 +214,8 @@ class Job:
         if self.as_jpeg is not None:
             fields["image"].write_mode = "jpg" if self.as_jpeg[index] else "raw"
         try:
-            handle_sample(
-                self.dataset[index], index, metadata.dtype.names, metadata, self.allocator, fields
-            )
+            row = self.dataset[index], index, metadata.dtype.names, metadata
+            ffcv_api.handle_sample(*row, self.allocator, fields)
         except Exception as error:  # reported with the name of the sample
             allocations = self.allocator.allocations
             while allocations and allocations[-1][0] == index:

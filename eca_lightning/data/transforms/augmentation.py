@@ -69,7 +69,7 @@ class Augmentation(ABC):
         Args:
             numbers: Uniform numbers in [0, 1) of shape ``(N, draws)``.
             height: Height of the images in pixels.
-            width: Width of the images in pixels.
+            width: Their width.
 
         Returns:
             Steps in the order in which to apply them, of shape ``(N, steps, STEP_LENGTH)``. Their
@@ -122,12 +122,13 @@ class ColorJitter(Augmentation):
         centers = np.array([1.0, 1.0, 1.0, 0.0])
         lows = np.where(centers > 0, (centers - strengths).clip(0), -strengths)
         values = lows + numbers[:, 4:] * (centers + strengths - lows)
-        codes = np.array(
-            [PixelOp.BRIGHTNESS, PixelOp.CONTRAST, PixelOp.SATURATION, PixelOp.HUE], float
-        )
+        operations = [PixelOp.BRIGHTNESS, PixelOp.CONTRAST, PixelOp.SATURATION, PixelOp.HUE]
+        codes = np.array(operations, float)
         used = np.flatnonzero(strengths)
         order = used[np.argsort(numbers[:, used], axis=1)]
-        return one_parameter_steps(codes[order], np.take_along_axis(values, order, axis=1))
+        return one_parameter_steps(
+            np.array(operations, float)[order], np.take_along_axis(values, order, axis=1)
+        )
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,9 @@ class RandomErasing(Augmentation):
 
     def __post_init__(self) -> None:
         self._require(0 <= self.probability <= 1, "probability", "from 0 to 1")
-        increasing = 0 < self.scale[0] <= self.scale[1] <= 1
-        self._require(increasing, "scale", "two increasing fractions in (0, 1]")
-        increasing = 0 < self.ratio[0] <= self.ratio[1]
-        self._require(increasing, "ratio", "two increasing numbers above 0")
+        (low, high), (flat, tall) = self.scale, self.ratio
+        self._require(0 < low <= high <= 1, "scale", "two increasing fractions in (0, 1]")
+        self._require(0 < flat <= tall, "ratio", "two increasing numbers above 0")
         self._require(all(0 <= level <= 255 for level in self.fill), "fill", "from 0 to 255 each")
 
     def steps(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
@@ -166,17 +166,14 @@ class RandomErasing(Augmentation):
         areas = height * width * (low + numbers[:, 3::2] * (high - low))
         low, high = np.log(self.ratio)
         ratios = np.exp(low + numbers[:, 4::2] * (high - low))
-        tried_heights = np.rint(np.sqrt(areas * ratios))
-        tried_widths = np.rint(np.sqrt(areas / ratios))
-        fits = (tried_heights < height) & (tried_widths < width)
-        rows, first = np.arange(len(numbers)), np.argmax(fits, axis=1)
-        heights, widths = tried_heights[rows, first], tried_widths[rows, first]
+        heights, widths = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
+        fits = (heights < height) & (widths < width)
+        tried = np.arange(len(numbers)), np.argmax(fits, axis=1)
+        heights, widths = heights[tried], widths[tried]
         tops = np.floor(numbers[:, 1] * (height - heights + 1))
         lefts = np.floor(numbers[:, 2] * (width - widths + 1))
         steps = np.empty((len(numbers), 1, STEP_LENGTH))
-        steps[:, 0, :5] = np.stack(
-            [np.full_like(tops, PixelOp.ERASE), tops, lefts, heights, widths], 1
-        )
-        steps[:, 0, 5:] = self.fill
-        steps[~fits[rows, first] | (numbers[:, 0] >= self.probability)] = 0
+        steps[:, 0, 0], steps[:, 0, 5:] = PixelOp.ERASE, self.fill
+        steps[:, 0, 1:5] = np.stack([tops, lefts, heights, widths], axis=1)
+        steps[~fits[tried] | (numbers[:, 0] >= self.probability)] = 0
         return steps

@@ -37,10 +37,9 @@ class TrivialAugment(Augmentation):
 
     def steps(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
         """See :meth:`Augmentation.steps`."""
-        bins = self.num_magnitude_bins
-        table = _magnitudes(bins, 0.99, 32.0, 32.0, 135.0, 0.99, 6)
-        chosen = (numbers[:, 1:2] * bins).astype(np.int64)
-        return _policy_steps(table, numbers[:, :1], chosen, numbers[:, 2:])
+        table = _magnitudes(self.num_magnitude_bins, 0.99, 32.0, 32.0, 135.0, 0.99, 6)
+        levels = (numbers[:, 1:2] * self.num_magnitude_bins).astype(np.int64)
+        return _policy_steps(table, numbers[:, :1], levels, numbers[:, 2:])
 
 
 @dataclass(frozen=True)
@@ -77,34 +76,21 @@ class RandAugment(Augmentation):
     def steps(self, numbers: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
         """See :meth:`Augmentation.steps`."""
         extent = 150 / 331  # the 150 of 331 pixels of AutoAugment, arXiv 1805.09501, table 6
-        table = _magnitudes(
-            self.num_magnitude_bins, 0.3, extent * width, extent * height, 30.0, 0.9, 4
-        )
+        right, down = extent * width, extent * height
+        table = _magnitudes(self.num_magnitude_bins, 0.3, right, down, 30.0, 0.9, 4)
         return _policy_steps(table, numbers[:, ::2], np.int64(self.magnitude), numbers[:, 1::2])
 
 
 @cache
 def _magnitudes(
-    bins: int,
-    shear: float,
-    translate_x: float,
-    translate_y: float,
-    degrees: float,
-    change: float,
-    bits: int,
+    bins: int, shear: float, right: float, down: float, degrees: float, change: float, bits: int
 ) -> NDArray[np.float64]:
     """Compute the magnitudes of the policies' operations, of shape ``(14, bins)``.
 
-    Args:
-        bins: Number of magnitudes per operation, evenly spaced from none to the maximum.
-        shear: Maximum shear.
-        translate_x: Maximum horizontal translation in pixels.
-        translate_y: Maximum vertical translation in pixels.
-        degrees: Maximum rotation.
-        change: Maximum difference of factors from 1.
-        bits: Number of the eight bits that posterizing removes.
+    The ``bins`` of each are evenly spaced from none to the maximum: a shear, translations right and
+    down in pixels, a rotation, a difference of factors from 1, posterized bits.
     """
-    maxima = [0, shear, shear, translate_x, translate_y, degrees, *[change] * 4]
+    maxima = [0, shear, shear, right, down, degrees, *[change] * 4]
     # In float32 as in torchvision: translations are truncated to whole pixels and thresholds are
     # compared with whole levels, so that another rounding would give another magnitude.
     rows = [torch.linspace(0.0, end, bins) for end in maxima]
@@ -126,11 +112,8 @@ def _policy_steps(
 ) -> NDArray[np.float64]:
     """Build the steps of random operations of a table of magnitudes.
 
-    Args:
-        table: See :func:`_magnitudes`.
-        choices: Uniform numbers that select the operations, of shape ``(N, steps)``.
-        levels: Columns of the table, of the same shape or one for all.
-        signs: Uniform numbers that select the signs, of the same shape.
+    Uniform numbers of shape ``(N, steps)`` select operations and signs; ``levels`` are columns of
+    the table, of the same shape or one for all.
     """
     codes = (choices * len(table)).astype(np.int64)
     values = table[codes, levels]

@@ -70,7 +70,7 @@ def random_resized_crops(
     Args:
         numbers: Uniform numbers of shape ``(N, 2 + 2 * ATTEMPTS)``.
         heights: Heights of the images in pixels, shape ``(N,)``.
-        widths: Widths of the images in pixels, shape ``(N,)``.
+        widths: Their widths.
         scale: Minimum and maximum fraction of the area.
         ratio: Minimum and maximum aspect ratio, width over height.
 
@@ -82,28 +82,22 @@ def random_resized_crops(
     ratios = np.exp(log_ratio[0] + numbers[:, 3::2] * (log_ratio[1] - log_ratio[0]))
     tried_widths = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
     tried_heights = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
-    fits = (
-        (tried_widths > 0)
-        & (tried_widths <= widths[:, None])
-        & (tried_heights > 0)
-        & (tried_heights <= heights[:, None])
-    )
-    first = np.argmax(fits, axis=1)
-    rows = np.arange(len(first))
-    # Where none fits, the largest center box of an allowed aspect ratio.
+    fits = (tried_widths > 0) & (tried_widths <= widths[:, None])
+    fits &= (tried_heights > 0) & (tried_heights <= heights[:, None])
+    rows, first = np.arange(len(fits)), np.argmax(fits, axis=1)
     found = fits[rows, first]
-    crop_heights = np.where(
-        found, tried_heights[rows, first], np.minimum(heights, np.rint(widths / ratio[0]).clip(1))
-    ).astype(np.int64)
-    crop_widths = np.where(
-        found, tried_widths[rows, first], np.minimum(widths, np.rint(heights * ratio[1]).clip(1))
-    ).astype(np.int64)
-    tops = np.where(
-        found, numbers[:, 0] * (heights - crop_heights + 1), (heights - crop_heights) // 2
-    )
-    lefts = np.where(found, numbers[:, 1] * (widths - crop_widths + 1), (widths - crop_widths) // 2)
-    corners = np.stack([tops, lefts], axis=1).astype(np.int64)
-    return np.concatenate([corners, np.stack([crop_heights, crop_widths], axis=1)], axis=1)
+    sides, offsets = [], []
+    for tried, lengths, largest, number in (
+        (tried_heights, heights, np.rint(widths / ratio[0]), numbers[:, 0]),
+        (tried_widths, widths, np.rint(heights * ratio[1]), numbers[:, 1]),
+    ):
+        # Where none fits, the largest center box of an allowed aspect ratio.
+        center = np.minimum(lengths, largest.clip(1))
+        side = np.where(found, tried[rows, first], center).astype(np.int64)
+        offset = np.where(found, number * (lengths - side + 1), (lengths - side) // 2)
+        sides.append(side)
+        offsets.append(offset.astype(np.int64))
+    return np.stack([*offsets, *sides], axis=1)
 
 
 @dataclass(frozen=True)
@@ -114,8 +108,7 @@ class Crop:
         name: ``random_resized_crop``, ``center_crop`` (the center square that would be left if the
             shorter side were resized to ``resize_size`` and the middle ``height`` pixels kept) or
             ``full`` (the whole image).
-        height: Height of the output in pixels.
-        width: Width of the output in pixels.
+        height, width: Size of the output in pixels.
         resize_size: See ``center_crop``.
         scale: For ``random_resized_crop``: minimum and maximum fraction of the area.
         ratio: For ``random_resized_crop``: minimum and maximum aspect ratio, width over height.
@@ -172,16 +165,15 @@ class Crop:
 
         Args:
             samples: Sample indices of shape ``(N,)``.
-            heights: Heights of the images in pixels, shape ``(N,)``.
-            widths: Widths of the images in pixels, shape ``(N,)``.
+            heights: Heights of their images in pixels, shape ``(N,)``.
+            widths: Their widths.
             epoch: Number of the epoch, from 0.
 
         Returns:
             Rows of (top, left, height, width, flip), in pixels of the image and flip 0 or 1, of
             shape ``(N, 5)``. Each box lies inside its image.
         """
-        heights = np.asarray(heights, np.int64)
-        widths = np.asarray(widths, np.int64)
+        heights, widths = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
         numbers = uniforms(self.seed, epoch, samples, 3 + 2 * ATTEMPTS)
         if self.name == "random_resized_crop":
             boxes = random_resized_crops(numbers[:, 1:], heights, widths, self.scale, self.ratio)
@@ -195,18 +187,10 @@ class Crop:
         return np.concatenate([boxes, flips], axis=1)
 
     def steps(self, samples: ArrayLike, epoch: int) -> NDArray[np.float64]:
-        """Compute the augmentations of some samples in one epoch.
+        """Compute the augmentations of some samples in one epoch, see `Augmentation.steps`.
 
         Each augmentation has its own random stream: crops, flips and the other augmentations stay
         the same when one is added, moved or removed.
-
-        Args:
-            samples: Sample indices of shape ``(N,)``.
-            epoch: Number of the epoch, from 0.
-
-        Returns:
-            Rows of an operation and its parameters, in the order in which to apply them to the
-            crop, of shape ``(N, steps, STEP_LENGTH)``. The number of steps is always the same.
         """
         steps = [np.zeros((len(np.asarray(samples)), 0, STEP_LENGTH))]
         used: Counter[int] = Counter()

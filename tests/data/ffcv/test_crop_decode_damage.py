@@ -120,12 +120,12 @@ def test_memory_is_flat():
 
 def test_a_missing_library_is_explained(monkeypatch):
     monkeypatch.setattr(crop_decode.importlib.util, "find_spec", lambda name: None)
-    crop_decode._load.cache_clear()
+    crop_decode.library.cache_clear()
     try:
         assert not available()
         with pytest.raises(RuntimeError, match="libjpeg62-turbo-dev"):
             decode_crop(b"", (0, 0, 1, 1), (1, 1))
     finally:
         monkeypatch.undo()
-        crop_decode._load.cache_clear()
+        crop_decode.library.cache_clear()
     assert available()
