@@ -104,10 +104,13 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         augment: list[Augmentation] | None = None,
     ) -> None:
         super().__init__(num_workers, seed, on_unreadable)
-        given: dict[Split, Path | None] = {"train": train, "val": val, "test": test}
+        below = root or Path()
         self.paths: dict[Split, Path | None] = {
-            split: path and (root or Path()) / path for split, path in given.items()
-        } | {"predict": predict}
+            "train": train and below / train,
+            "val": val and below / val,
+            "test": test and below / test,
+            "predict": predict,
+        }
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.image_size = image_size

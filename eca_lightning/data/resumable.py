@@ -15,12 +15,6 @@ from eca_lightning.utils.checks import require, require_at_least
 class ResumableDataModule(LightningDataModule):
     """A data module whose training epoch is resumed at the batch where a checkpoint stopped.
 
-    Args:
-        num_workers: Decoding threads or processes per rank; the machine's cores divided by its
-            ranks if None.
-        seed: Seed of all randomness; that of seed_everything if None.
-        on_unreadable: What prediction does about an image file that cannot be read.
-
     Raises:
         ValueError: If an option is out of range.
     """

@@ -34,8 +34,7 @@ class DistributedBatchSampler:
     Args:
         samples: Number of samples of the dataset.
         batch_size: Samples per batch and rank.
-        rank: Rank of this process.
-        world_size: Number of ranks.
+        rank, world_size: Rank of this process, number of ranks.
         train: Drop the tail that does not fill a batch on each rank; otherwise visit every sample
             exactly once and pad the last batches with -1.
         shuffle: Shuffle each epoch by ``(seed, epoch)``.

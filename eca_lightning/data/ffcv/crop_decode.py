@@ -138,7 +138,6 @@ def resize_crop(pixels: Pixels, crop: Box, size: tuple[int, int], flip: bool = F
 
     Raises:
         ValueError: If `pixels` is not uint8 of shape (height, width, 3), or the crop is not inside.
-        MemoryError: If there is not enough memory.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         got = f"got {pixels.dtype} of shape {pixels.shape}"

@@ -46,9 +46,8 @@ class CropDecoder(ffcv_api.SimpleRGBImageDecoder):
         """Declare the output's shape and the memory of each slot."""
         shape = (self.height, self.width, 3)
         memory = ((shape, "u1"), ((5,), "<i8"), ((1,), "<i8"))
-        return replace(previous_state, jit_mode=True, shape=shape, dtype=np.dtype("u1")), tuple(
-            ffcv_api.AllocationQuery(shape, np.dtype(dtype)) for shape, dtype in memory
-        )
+        queries = tuple(ffcv_api.AllocationQuery(size, np.dtype(dtype)) for size, dtype in memory)
+        return replace(previous_state, jit_mode=True, shape=shape, dtype=np.dtype("u1")), queries
 
     def generate_code(self) -> Callable[..., Any]:
         """Return the function that FFCV compiles; it reads output sizes from its arguments."""

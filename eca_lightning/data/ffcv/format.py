@@ -41,24 +41,14 @@ ALLOCATION_TYPE = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8"
 
 @dataclass(frozen=True, eq=False)
 class BetonInfo:
-    """The index of a .beton.
-
-    Attributes:
-        path: The file.
-        bytes: Its size.
-        page_size: Bytes of a page.
-        images: Mode, width, height and offset of each image, of shape ``(samples,)``.
-        labels: Labels, int64, of shape ``(samples,)``.
-        sizes: Stored bytes of each image, of shape ``(samples,)``.
-        sidecar: Its sidecar, if any.
-    """
+    """The index of a .beton; arrays are of shape ``(samples,)``."""
 
     path: Path
     bytes: int
-    page_size: int
-    images: NDArray[np.void]
+    page_size: int  # in bytes
+    images: NDArray[np.void]  # of IMAGE_TYPE
     labels: NDArray[np.int64]
-    sizes: NDArray[np.uint64]
+    sizes: NDArray[np.uint64]  # stored bytes of each image
     sidecar: Sidecar | None
 
     @property
@@ -95,14 +85,11 @@ class BetonInfo:
 
 
 def check_beton(path: Path, name: str = "") -> BetonInfo:
-    """Check that a file is a complete .beton of images and labels, without reading pixels.
+    """Return the index of a complete .beton of images and labels, checked without reading pixels.
 
     Args:
         path: The file.
         name: Option that names the file; error messages begin with it.
-
-    Returns:
-        The index of the file.
 
     Raises:
         FileNotFoundError: If it does not exist.
@@ -192,9 +179,8 @@ def _sizes_of_images(
     order = np.argsort(pointers)
     places = np.searchsorted(pointers[order], images["data_ptr"]).clip(max=len(order) - 1)
     found = allocations[order][places]
-    if (found["ptr"] != images["data_ptr"]).any() or (
-        found["sample_id"] != np.arange(len(images))
-    ).any():
+    foreign = found["sample_id"] != np.arange(len(images))
+    if (foreign | (found["ptr"] != images["data_ptr"])).any():
         raise ValueError("is damaged: its allocation table does not match its images")
     sizes = found["size"]
     areas = images["height"].astype(np.uint64) * images["width"]

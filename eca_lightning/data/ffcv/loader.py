@@ -48,12 +48,9 @@ class BetonLoader(EpochLoader):
         info: The .beton, as :func:`~eca_lightning.data.ffcv.format.check_beton` returns it.
         crop: The crop of each sample.
         index_sampler: The samples of each batch.
-        decoder: ``crop`` decodes only each crop, with the package's own decoder, if it was built;
-            ``ffcv`` decodes whole images with FFCV's.
+        decoder, os_cache, batches_ahead: See
+            :class:`~eca_lightning.data.ffcv.datamodule.FFCVDataModule`.
         num_workers: Threads, at most numba's (``NUMBA_NUM_THREADS``).
-        os_cache: Map the file and leave caching to the operating system, for files that fit into
-            memory; otherwise read its pages ahead and drop them after use.
-        batches_ahead: Number of batches decoded in advance.
         device: Device of the batches. They are copied to a CUDA device from pinned memory while it
             computes; otherwise they are ordinary CPU tensors.
         timeout: Seconds without a batch after which an iteration raises TimeoutError.

@@ -15,14 +15,7 @@ WriteMode = Literal["raw", "jpg", "proportion"]
 
 @dataclass(frozen=True)
 class Encoding:
-    """How images are stored in a .beton.
-
-    Args:
-        mode: ``raw`` pixels (fastest to read, largest), ``jpg``, or ``proportion``: JPEG for a
-            fraction of the images, raw for the others.
-        quality: JPEG quality, 1 to 100.
-        max_resolution: Images whose longer side exceeds this many pixels are reduced to it.
-        compress_probability: Fraction of the images stored as JPEG in mode ``proportion``.
+    """How images are stored in a .beton, see `data.datasets.image_folder.write_image_folder`.
 
     Raises:
         ValueError: If a value is out of range.
@@ -45,28 +38,16 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """Content and origin of a .beton.
-
-    Args:
-        samples: Number of samples.
-        class_names: Name of each label.
-        class_counts: Samples of each label.
-        source: Where the images came from.
-        encoding: How they were stored.
-        skipped: Errors of the images that could not be read and are not in the file.
-        bytes: Size of the .beton.
-        sha256: Checksum of the .beton, in hexadecimal.
-        format: Version of this file's layout.
-    """
+    """Content and origin of a .beton."""
 
     samples: int
     class_names: list[str]
-    class_counts: list[int]
+    class_counts: list[int]  # samples of each label
     source: str
     encoding: Encoding
     bytes: int
-    sha256: str
-    skipped: list[str] = field(default_factory=list)
+    sha256: str  # of the .beton, in hexadecimal
+    skipped: list[str] = field(default_factory=list)  # errors of unreadable images, left out
     format: int = FORMAT
 
     def write(self, path: Path) -> None:
@@ -80,13 +61,7 @@ def sidecar_path(beton: Path) -> Path:
 
 
 def read_sidecar(beton: Path) -> Sidecar | None:
-    """Read the sidecar of a .beton.
-
-    Args:
-        beton: Path of the .beton.
-
-    Returns:
-        The sidecar, or None if there is none (as for files written by another program).
+    """Read the sidecar of a .beton; None if there is none, as for files of another program.
 
     Raises:
         ValueError: If the file is not a sidecar, or of another version of this format.

@@ -104,20 +104,13 @@ def _verify(beton: BetonInfo, num_workers: int) -> None:
         return is_decodable(stream, *recorded) and jpeg_size(stream) == recorded
 
     with ThreadPoolExecutor(num_workers) as threads:
-        good = list(
-            track(
-                threads.map(is_good, range(beton.samples)),
-                total=beton.samples,
-                description=f"Verifying {beton.path.name}",
-            )
-        )
+        results = threads.map(is_good, range(beton.samples))
+        good = list(track(results, f"Verifying {beton.path.name}", beton.samples))
     damaged = np.flatnonzero(~np.array(good))
     if damaged.size:
         listed = ", ".join(map(str, damaged[:10])) + (", ..." if damaged.size > 10 else "")
         raise ValueError(
             f"{beton.path}: {damaged.size} of {beton.samples} samples do not decode: {listed}"
         )
-    if beton.sidecar is None:
-        return
-    if checksum(beton.path) != beton.sidecar.sha256:
+    if beton.sidecar and checksum(beton.path) != beton.sidecar.sha256:
         raise ValueError(f"{beton.path}: its checksum is not that of its sidecar; write it again")

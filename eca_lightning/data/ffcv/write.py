@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ def write_beton(
     names: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> BetonInfo:
-    """Write labeled images to a .beton and its sidecar, unless they are there already.
+    """Write labeled images to a .beton and its sidecar, unless they exist; return its index.
 
     The file is written as ``<output>.partial`` and renamed when complete. Which images the mode
     ``proportion`` compresses depends on their index alone.
@@ -42,9 +42,6 @@ def write_beton(
             it in the sidecar.
         names: Name of each sample, for messages.
         overwrite: Replace an existing file, whatever it holds.
-
-    Returns:
-        A description of the file.
 
     Raises:
         FileExistsError: If a complete file with other content or settings exists.
@@ -100,7 +97,6 @@ def write_beton(
 
 def _complete_beton(path: Path) -> BetonInfo | None:
     """Describe the .beton at a path, or return None if there is no complete one."""
-    try:
+    with suppress(FileNotFoundError, ValueError):
         return check_beton(path)
-    except (FileNotFoundError, ValueError):
-        return None
+    return None

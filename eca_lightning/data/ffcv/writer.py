@@ -55,13 +55,7 @@ class Rejection:
 
 
 class GuardedWriter(ffcv_api.DatasetWriter):
-    """Write a .beton without a sidecar, in place.
-
-    Args:
-        path: The file to write.
-        encoding: How to store images.
-        num_workers: Processes.
-    """
+    """Write a .beton without a sidecar, in place, with ``num_workers`` processes."""
 
     def __init__(self, path: Path, encoding: Encoding, num_workers: int) -> None:
         image = ffcv_api.RGBImageField(
@@ -99,9 +93,8 @@ class GuardedWriter(ffcv_api.DatasetWriter):
         try:
             for _ in range(self.num_workers):
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=job.run, args=(sender,))
-                processes[receiver] = process
-                process.start()
+                processes[receiver] = context.Process(target=job.run, args=(sender,))
+                processes[receiver].start()
                 # The process holds the only other end: its death closes the pipe.
                 sender.close()
             allocations, rejected = self._collect(job, processes, on_error, title)

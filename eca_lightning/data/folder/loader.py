@@ -26,13 +26,7 @@ SampleKey = tuple[int, int, int | None]
 
 
 class FileDataset(Dataset[tuple[Tensor, int]]):
-    """Cropped and augmented image files with their labels.
-
-    Args:
-        paths: The files.
-        labels: Their labels; -1 for all if None.
-        crop: The crop of each sample.
-    """
+    """Cropped and augmented image files with their labels, -1 for all if ``labels`` is None."""
 
     def __init__(self, paths: list[Path], labels: Sequence[int] | None, crop: Crop) -> None:
         self.paths = paths
@@ -44,13 +38,9 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         return len(self.paths)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, int]:
-        """Read one sample.
+        """Read the pixels, uint8, of shape ``(height, width, 3)``, and the label of a sample.
 
-        Args:
-            key: Its index, the epoch and the image size, which replaces that of the crop.
-
-        Returns:
-            Pixels, uint8, of shape ``(height, width, 3)``, and the label.
+        The image size of the key replaces that of the crop.
 
         Raises:
             ValueError: If the file cannot be decoded, or its size is not that of a full crop.
@@ -77,8 +67,8 @@ def resized_crop(
     image: Image.Image, box: NDArray[np.int64], height: int, width: int
 ) -> Image.Image:
     """Crop to (top, left, height, width, flip), resize by torchvision's default filter and flip."""
-    top, left, crop_height, crop_width, flip = box.tolist()
-    image = F.resized_crop(image, top, left, crop_height, crop_width, [height, width])
+    *rectangle, flip = box.tolist()
+    image = F.resized_crop(image, *rectangle, [height, width])
     return F.horizontal_flip(image) if flip else image
 
 

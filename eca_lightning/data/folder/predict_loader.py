@@ -27,8 +27,7 @@ class PredictionLoader(FileLoader):
             the files.
         batch_size: Images per batch and rank.
         collate_fn: Makes a batch of samples.
-        rank: Rank of this process.
-        world_size: Number of ranks.
+        rank, world_size: Rank of this process, number of ranks.
         on_unreadable: ``skip`` and record a file that cannot be read, or ``raise`` the error.
         num_workers: Worker processes, at most one per batch; 0 reads in this process.
         pin_memory: Return batches in pinned memory, for copies to a GPU.
@@ -49,16 +48,13 @@ class PredictionLoader(FileLoader):
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        samples = len(dataset)
         # Smaller batches where there are few images, so that every rank gets some.
-        batch_size = min(batch_size, -(-samples // world_size))
-        index_sampler = DistributedBatchSampler(samples, batch_size, rank, world_size)
+        batch_size = min(batch_size, -(-len(dataset) // world_size))
+        index_sampler = DistributedBatchSampler(len(dataset), batch_size, rank, world_size)
+        num_workers = min(num_workers, len(index_sampler))
+        collate_readable = partial(_collate_readable, collate_fn)
         super().__init__(
-            _Attempts(dataset),
-            index_sampler,
-            min(num_workers, len(index_sampler)),
-            pin_memory,
-            partial(_collate_readable, collate_fn),
+            _Attempts(dataset), index_sampler, num_workers, pin_memory, collate_readable
         )
         self.dataset = dataset
         self.on_unreadable = on_unreadable
@@ -100,7 +96,7 @@ def _collate_readable(
     collate_fn: Callable[[list[Any]], Any], attempts: list[tuple[int, Any, str]]
 ) -> tuple[Any, list[int], dict[int, str]]:
     """Collate the readable samples; return their batch (or None), indices and others' errors."""
-    readable = [(index, sample) for index, sample, error in attempts if not error]
     errors = {index: error for index, _, error in attempts if error}
-    batch = collate_fn([sample for _, sample in readable]) if readable else None
-    return batch, [index for index, _ in readable], errors
+    indices = [index for index, _, error in attempts if not error]
+    samples = [sample for _, sample, error in attempts if not error]
+    return collate_fn(samples) if samples else None, indices, errors

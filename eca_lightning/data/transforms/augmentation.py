@@ -126,9 +126,7 @@ class ColorJitter(Augmentation):
         codes = np.array(operations, float)
         used = np.flatnonzero(strengths)
         order = used[np.argsort(numbers[:, used], axis=1)]
-        return one_parameter_steps(
-            np.array(operations, float)[order], np.take_along_axis(values, order, axis=1)
-        )
+        return one_parameter_steps(codes[order], np.take_along_axis(values, order, axis=1))
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,7 @@ class Crop:
             ``full`` (the whole image).
         height, width: Size of the output in pixels.
         resize_size: See ``center_crop``.
-        scale: For ``random_resized_crop``: minimum and maximum fraction of the area.
-        ratio: For ``random_resized_crop``: minimum and maximum aspect ratio, width over height.
+        scale, ratio: See `random_resized_crops`.
         flip: Flip each sample horizontally with probability 0.5.
         seed: Seed of all random choices, at least 0.
         augment: Augmentations after crop and flip, in this order.

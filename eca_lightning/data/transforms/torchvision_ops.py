@@ -10,12 +10,7 @@ from eca_lightning.data.transforms.augmentation import PixelOp
 
 
 def apply_steps(image: Tensor, steps: NDArray[np.float64]) -> Tensor:
-    """Apply the steps of one image.
-
-    Args:
-        image: Pixels, uint8, of shape ``(3, height, width)``; not modified.
-        steps: Rows of an operation and its parameters, see `augmentation`.
-    """
+    """Apply steps, see `augmentation`, to a copy of an image, uint8, of shape ``(3, H, W)``."""
     for code, *parameters in steps.tolist():
         image = _apply(PixelOp(int(code)), image, *parameters)
     return image
