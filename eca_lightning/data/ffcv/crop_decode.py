@@ -95,11 +95,6 @@ def unavailable_reason() -> str:
     return ""
 
 
-def available() -> bool:
-    """Check whether the library was built and can be loaded."""
-    return not unavailable_reason()
-
-
 def decode_crop(
     stream: bytes | Pixels,
     crop: Box,

@@ -82,10 +82,8 @@ class BetonLoader(EpochLoader):
         self._info = info
         self._device = device if device is not None and device.type == "cuda" else None
         self._copies = torch.cuda.Stream(self._device) if self._device else None
-        if decoder == "crop" and not crop_decode.available():
-            rank_zero_warn(
-                f"Decoding with FFCV, which is slower: {crop_decode.unavailable_reason()}"
-            )
+        if decoder == "crop" and (reason := crop_decode.unavailable_reason()):
+            rank_zero_warn(f"Decoding with FFCV, which is slower: {reason}")
             decoder = "ffcv"
         self._decoder = CropDecoder(crop.height, crop.width, native=decoder == "crop")
         self._augmenter = StepApplier(crop.steps([0], 0).shape[1:]) if crop.augment else None

@@ -7,14 +7,9 @@ import pytest
 from fuzz_crop_decode import corpus, damaged_calls, decode, encode, fuzz
 
 from eca_lightning.data.ffcv import crop_decode
-from eca_lightning.data.ffcv.crop_decode import (
-    available,
-    decode_crop,
-    resize_crop,
-    unavailable_reason,
-)
+from eca_lightning.data.ffcv.crop_decode import decode_crop, resize_crop, unavailable_reason
 
-pytestmark = pytest.mark.skipif(not available(), reason=unavailable_reason())
+pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason())
 
 
 def picture(height, width):
@@ -122,10 +117,10 @@ def test_a_missing_library_is_explained(monkeypatch):
     monkeypatch.setattr(crop_decode.importlib.util, "find_spec", lambda name: None)
     crop_decode.library.cache_clear()
     try:
-        assert not available()
+        assert unavailable_reason()
         with pytest.raises(RuntimeError, match="libjpeg62-turbo-dev"):
             decode_crop(b"", (0, 0, 1, 1), (1, 1))
     finally:
         monkeypatch.undo()
         crop_decode.library.cache_clear()
-    assert available()
+    assert not unavailable_reason()

@@ -221,7 +221,6 @@ def test_both_decoders_give_nearly_the_same_pixels(photo_beton):
 
 
 def test_where_the_crop_decoder_was_not_built_ffcvs_is_used(training, raw, monkeypatch):
-    monkeypatch.setattr(crop_decode, "available", lambda: False)
     monkeypatch.setattr(crop_decode, "unavailable_reason", lambda: "install it")
     with pytest.warns(UserWarning, match="Decoding with FFCV, which is slower: install it"):
         loader = BetonLoader(raw, TRAIN, training.index_sampler)
