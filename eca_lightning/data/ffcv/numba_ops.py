@@ -20,10 +20,16 @@ Image = NDArray[np.uint8]
 
 @compiled
 def apply_steps(image: Image, steps: NDArray[np.float64]) -> None:
-    """Apply steps, see `transforms.augmentation`, to an image in place."""
+    """Apply the steps of one image.
+
+    Args:
+        image: Pixels, uint8, of shape ``(height, width, 3)``, changed in place.
+        steps: Rows of an operation and its parameters, see `transforms.augmentation`.
+    """
     for number in range(len(steps)):
         step = steps[number]
-        operation, value = int(step[0]), step[1]
+        operation = int(step[0])
+        value = step[1]
         if operation == PixelOp.SHEAR_X:
             _move(image, 1.0, value, 0.5 * value, 0.0, 1.0, 0.0)
         elif operation == PixelOp.SHEAR_Y:
