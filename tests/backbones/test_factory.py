@@ -189,8 +189,14 @@ def test_eca_adds_the_parameters_of_other_kernels(name, kernel, extra):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet51"}, "unknown backbone 'resnet51'.*resnet50.*mobilenet_v2"),
-        ({"name": "resnet18", "attention": "ecaa"}, "eca, eca_ns, se,"),
+        (
+            {"name": "resnet51"},
+            r"unknown backbone 'resnet51' \(did you mean 'resnet5.*known: .*mobilenet_v2",
+        ),
+        (
+            {"name": "resnet18", "attention": "ecaa"},
+            r"unknown attention 'ecaa' \(did you mean 'eca'\?\); known: .*cbam",
+        ),
         ({"name": "resnet18", "attention": "eca", "attention_options": {"kernel": 4}}, "odd"),
         (
             {"name": "resnet18", "attention": "eca", "attention_options": {"kernel": [3, 5]}},
