@@ -54,7 +54,9 @@ except ImportError as error:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function with numba at its first call, without the GIL, and cache it on disk."""
+    # A pipeline of FFCV's that compiles it first would else hand down its inexact arithmetic.
+    options = {"nogil": True, "fastmath": False}
     try:
-        return numba.njit(nogil=True, cache=True)(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's is writable
-        return numba.njit(nogil=True)(function)
+        return numba.njit(**options)(function)
