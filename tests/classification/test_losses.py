@@ -33,7 +33,7 @@ def test_cross_entropy_is_torchs(logits, shares, smoothing):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_binary_cross_entropy_is_timms(logits, shares, smoothing, threshold):
     timm = pytest.importorskip("timm.loss")
-    theirs = timm.BinaryCrossEntropy(smoothing, bce_target_threshold=threshold)
+    theirs = timm.BinaryCrossEntropy(smoothing, target_threshold=threshold)
     loss = classification_loss(logits, LABELS, "binary_cross_entropy", smoothing, threshold)
     torch.testing.assert_close(loss, theirs(logits, LABELS))
     # timm's mixup smooths the labels before it mixes them, which comes to the same.
