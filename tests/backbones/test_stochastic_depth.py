@@ -48,6 +48,6 @@ def test_impossible_rates_are_refused(rate):
         create_backbone("resnet20", stochastic_depth=rate)
 
 
-def test_fused_tails_cannot_be_insisted_on():
-    with pytest.raises(ValueError, match="know no stochastic_depth"):
+def test_fused_tails_cannot_be_required():
+    with pytest.raises(ValueError, match="exclude stochastic_depth"):
         create_backbone("resnet20", "eca", fused=True, stochastic_depth=0.1)
