@@ -42,6 +42,8 @@ class FusedTail(nn.Module):
                 return relu(gate(norm(z)) + residual)
             return CompiledSum.apply(z, *_coefficients(z, norm, gate), residual.to(z.dtype))
         y = norm(z)
+        if not torch.is_grad_enabled():  # nothing is saved, and the modules are as fast
+            return relu(gate(y).add_(residual))
         scale = gate.logits(Pool.apply(y)).sigmoid().to(y.dtype)
         return GatedSum.apply(y, scale, residual.to(y.dtype))  # as under autocast, in place
 
