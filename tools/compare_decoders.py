@@ -7,7 +7,7 @@ and OpenCV's resize do. Whether networks mind is asked here of Fashion-MNIST: en
 tinted at random, so that there is color to decode, and stored as JPEGs. Every crop is at least
 twice as large as the network's input, so that the reduced decoding has a part in each. A seed gives
 both decoders the same weights, order and crops: the differences of their pairs are what counts.
-Each network is validated through both decoders, which tells what was learned from what is shown.
+Each network is validated through both decoders, separating what was learned from what is shown.
 """
 
 import argparse

@@ -31,7 +31,7 @@ class LastCheckpoint(Checkpoint):
     It is written before each validation and at the end of each epoch, and also at intervals of
     steps or time, never while gradients are accumulated. SIGTERM and SIGUSR1 end the run at the
     next such place, or within a validation, whose checkpoint is written already; all ranks agree on
-    it, whichever got the signal. The exit status is 128 plus the signal's number, which tells
+    it, whichever got the signal. The exit status is 128 plus the signal's number, which asks
     launchers to start the run again. At SIGUSR1 a Slurm job is requeued; not at SIGTERM, which
     ``scancel`` sends.
 

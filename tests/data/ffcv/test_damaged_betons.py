@@ -44,7 +44,7 @@ def test_no_damaged_beton_hangs_or_kills(mixed_beton, tmp_path, decoder, count):
 
 
 def claim_to_be_huge(content):
-    """A JPEG whose header tells 65,500 x 65,500 pixels."""
+    """A JPEG whose header says 65,500 x 65,500 pixels."""
     sides = content.index(b"\xff\xc0") + 5
     return content[:sides] + b"\xff\xdc\xff\xdc" + content[sides + 4 :]
 
