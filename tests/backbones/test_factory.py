@@ -30,10 +30,11 @@ PAIRS = [
 ]
 
 
-def noise(like, levels=torch.rand(99_991, generator=torch.Generator().manual_seed(0))):
+def noise(like):
     """Weights that keep the maps of deep networks finite, in less time than it takes to draw."""
     if like.dim() < 2:
         return torch.ones_like(like, device="cpu")
+    levels = torch.rand(99_991, generator=torch.Generator().manual_seed(0))
     repeated = levels.repeat(-(-like.numel() // len(levels)))[: like.numel()].view(like.shape)
     return (repeated - 0.5) * (12 / like[0].numel()) ** 0.5
 
