@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import traceback
 import warnings
 from pathlib import Path
 from pkgutil import resolve_name
@@ -29,6 +30,9 @@ _PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
     "annotated": (bool, "detector: whether to write annotated images"),
     "min_score": (float, "detector: minimum score of the objects that are drawn"),
 }
+
+
+_PACKAGE, _ROOT = "eca_lightning", Path(__file__).parent
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
@@ -76,12 +80,27 @@ class EcaLightningCLI(LightningCLI):
         if path and path not in ("best", "last", "hpc") and "://" not in str(path):
             checkpoint = read_checkpoint(Path(path))
             self._start_step = checkpoint.get("global_step", -1)
-            task = resolve_name(options["model.class_path"])
-            if isinstance(task, type) and issubclass(task, VisionTask):
-                saved, given = checkpoint.get("hyper_parameters", {}), options["model.init_args"]
-                if differences := task.architecture_differences(saved, given.as_dict()):
-                    raise ValueError(f"{path} is of another architecture: {differences}")
-        super()._parse_ckpt_path()
+            self._take_saved_options(Path(path), checkpoint, options)
+
+    def _take_saved_options(self, path: Path, checkpoint: Any, options: Any) -> None:
+        """Take a checkpoint's options of the model; Lightning would import what they name."""
+        task = resolve_name(options["model.class_path"])
+        if not (isinstance(task, type) and issubclass(task, VisionTask)):
+            return
+        saved, given = checkpoint.get("hyper_parameters", {}), options["model.init_args"]
+        model = options["model.class_path"]
+        bases = {f"{room}.{c.__name__}" for c in task.__mro__ for room in (c.__module__, _PACKAGE)}
+        if (name := str(saved.get("_class_path", model))) not in bases | {model}:
+            raise ValueError(f"{path} is of {name}, and this run's model is {model}")
+        if differences := task.architecture_differences(saved, given.as_dict()):
+            raise ValueError(f"{path} is of another architecture: {differences}")
+        known = given.as_dict().keys() - {task.network_option}
+        kept = {k: v for k, v in task.saved_options(checkpoint).items() if k in known}
+        saved = {self.config["subcommand"]: {"model": {"class_path": model, "init_args": kept}}}
+        try:
+            self.config = self.parser.parse_object(saved, self.config)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
 
     def before_instantiate_classes(self) -> None:
         """Refuse to train for the 1000 epochs that Lightning takes where none are given."""
@@ -138,6 +157,19 @@ class EcaLightningCLI(LightningCLI):
         options = self.config_init[self.subcommand]
         if options.get("return_predictions") is None:
             options["return_predictions"] = False
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Name the checkpoint if a state in it cannot be restored, whatever is wrong with it."""
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+            clear = isinstance(error, ValueError) and files[-1].is_relative_to(_ROOT)
+            restoring = any(file.name == "checkpoint_connector.py" for file in files)
+            if clear or not restoring:
+                raise
+            path = self.config[subcommand].get("ckpt_path")
+            raise ValueError(f"cannot restore {path}: {type(error).__name__}: {error}") from error
 
     @rank_zero_only
     def after_fit(self) -> None:

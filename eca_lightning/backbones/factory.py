@@ -1,5 +1,7 @@
 """Backbones with attention by name."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -7,7 +9,7 @@ from torch import nn
 
 from eca_lightning.backbones.blur_pool import add_blur_pool
 from eca_lightning.backbones.features import FeaturePyramid
-from eca_lightning.backbones.network import Stem, build_network
+from eca_lightning.backbones.network import Network, Stem, build_network
 from eca_lightning.backbones.placement import Fused, plug_in
 from eca_lightning.backbones.stochastic_depth import add_stochastic_depth
 
@@ -114,6 +116,39 @@ class BackboneConfig:
         if self.attention == "none":
             self.attention = None
 
+    def require_imported(self) -> "BackboneConfig":
+        """Check a config that a file holds, and return it: it must not name code to be imported.
+
+        Raises:
+            ValueError: If it names code that the program has not imported by itself.
+            TypeError: If a name is none.
+        """
+        if not isinstance(self.name, str) or not isinstance(self.attention, str | None):
+            raise TypeError(f"backbone {self.name!r} with attention {self.attention!r}: no names")
+        _require_imported("backbone", self.name, _builds_network)
+        _require_imported("attention", self.attention or "", _is_module)
+        return self
+
     def build(self) -> nn.Module:
         """Create the network."""
         return create_backbone(**asdict(self))
+
+
+def _require_imported(what: str, name: str, is_kind: Callable[[Any], bool]) -> None:
+    """Raise a ValueError if a dotted name is of a module that is not imported yet."""
+    module, dot, attribute = name.rpartition(".")
+    # Not getattr, by which some modules import others.
+    if dot and not is_kind(vars(sys.modules.get(module, object)).get(attribute)):
+        raise ValueError(
+            f"{what} '{name}' is code of another package, which is not imported because a file "
+            f"says so: if you trust it, import {module} first (export and attention have "
+            "--modules), or name it as the backbone yourself"
+        )
+
+
+def _builds_network(value: Any) -> bool:
+    return getattr(value, "__annotations__", {}).get("return") in (Network, "Network")
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)

@@ -20,7 +20,7 @@ from eca_lightning.weights.read import WeightsFile, read_weights
 
 
 def load_classifier(path: str | Path) -> ImageClassifier:
-    """Load a trained classifier, ready to predict.
+    """Load a trained classifier, ready to predict; no code that the file names is imported.
 
     Args:
         path: A checkpoint of this package or of the original project, or a state dict of
@@ -36,7 +36,8 @@ def load_classifier(path: str | Path) -> ImageClassifier:
         ValueError: If it cannot be read, or its weights are of no network of this package.
     """
     weights = read_weights(path)
-    model = _classifier(weights, weights.backbone or infer_backbone(weights))
+    saved = weights.backbone and weights.backbone.require_imported()
+    model = _classifier(weights, saved or infer_backbone(weights))
     load_weights(model.backbone, weights)
     return model.eval()
 
@@ -79,7 +80,7 @@ def import_weights(
     if backbone and weights.backbone and backbone.blur_pool != weights.backbone.blur_pool:
         blur = str(weights.backbone.blur_pool).lower()
         raise ValueError(f"{source} is of a network with blur_pool: {blur}: set it in --backbone")
-    known = backbone or weights.backbone
+    known = backbone or (weights.backbone and weights.backbone.require_imported())
     config = known or infer_backbone(weights)
     model = _classifier(weights, config, mean, std)
     match = match_weights(model.backbone, weights.tensors)

@@ -89,7 +89,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
     ) -> None:
         super().__init__(optimizer, lr_scheduler, **training)
         if isinstance(backbone, dict):  # as checkpoints hold it
-            backbone = BackboneConfig(**backbone)
+            backbone = BackboneConfig(**backbone).require_imported()
         if isinstance(mixing, dict):
             mixing = Mixing(**mixing)
         if not len(mean) == len(std) == backbone.in_channels:

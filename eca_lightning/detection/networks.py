@@ -90,7 +90,7 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.backbone, dict):  # as checkpoints hold it
-            self.backbone = BackboneConfig(**self.backbone)
+            self.backbone = BackboneConfig(**self.backbone).require_imported()
 
     def build(self) -> Any:
         """Create the network.

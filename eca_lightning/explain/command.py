@@ -1,6 +1,7 @@
 """The command ``attention``: draw gates, kernels and Grad-CAM of a trained classifier."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def attention(
     images_per_class: int = 32,
     image_size: int | None = None,
     output: Path = Path("runs/attention"),
+    modules: list[str] | None = None,
 ) -> None:
     """Draw what the attention of a trained classifier does to validation images.
 
@@ -52,11 +54,15 @@ def attention(
         image_size: Height and width of the center crop of images from a folder, in pixels.
             Default: 224.
         output: Folder for the figures.
+        modules: Modules of your own to import first: a checkpoint may name the attention and the
+            backbones in them.
 
     Raises:
         FileNotFoundError: If a file or folder does not exist.
         ValueError: If data and classifiers have different classes, or a class is unknown.
     """
+    for module in modules or ():
+        import_module(module)
     require(images_per_class >= 1, "images_per_class", "at least 1", images_per_class)
     models = [load_classifier(path) for path in (checkpoint, against) if path is not None]
     module = _data_module(data, image_size)

@@ -1,6 +1,8 @@
 """The command ``export``."""
 
 import copy
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from eca_lightning.detection.export import DeployedDetector, detection_differenc
 from eca_lightning.detection.task import ObjectDetector
 from eca_lightning.export.formats import check_format, runner, write_graph, write_weights
 from eca_lightning.export.graphs import Deployed, output_difference, trace
+from eca_lightning.training.checkpoint_io import read_checkpoint
 from eca_lightning.utils.atomic import atomic_write
 
 LIMIT = 1e-4
@@ -31,6 +34,7 @@ def export(
     features: bool = False,
     fold: bool = True,
     image_size: tuple[int, int] | None = None,
+    modules: list[str] | None = None,
 ) -> None:
     """Export a trained network to a file that runs without this package.
 
@@ -58,7 +62,11 @@ def export(
             Weights are never folded.
         image_size: Height and width of a detector's image, to which to scale or pad images.
             Default: a square of the detector's min_size.
+        modules: Modules of your own to import first: a checkpoint may name the attention and the
+            backbones in them.
     """
+    for module in modules or ():
+        import_module(module)
     check_format(output)
     if output.suffix == ".safetensors" and (preprocess or features):
         raise ValueError(
@@ -107,13 +115,11 @@ def export(
 
 
 def _load(path: Path) -> ImageClassifier | ObjectDetector:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # load_classifier explains what is wrong with the file
-        content = None
-    if isinstance(content, dict) and "detector" in content.get("hyper_parameters", {}):
-        model = ObjectDetector.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-        return model.eval()
+    saved: dict[str, Any] = {}
+    with suppress(ValueError, FileNotFoundError):  # load_classifier explains what is wrong
+        saved = read_checkpoint(path).get("hyper_parameters", {})
+    if "detector" in saved:
+        return ObjectDetector.load_from_checkpoint(path).eval()
     return load_classifier(path)
 
 

@@ -21,6 +21,13 @@ LAST = "last.ckpt"
 PREVIOUS = "last-previous.ckpt"
 """The one before it, in case the last one is damaged."""
 
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("state_dict", "hyper_parameters", "callbacks", "loops"), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+    **dict.fromkeys(("epoch", "global_step"), int),
+    "pytorch-lightning_version": str,
+}
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint to a temporary file, flush it to the disk, and rename it.
@@ -70,6 +77,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             finally:
                 os.close(descriptor)
 
+    def remove_checkpoint(self, path: _PATH) -> None:
+        """Remove one checkpoint; nothing but a file ``*.ckpt``, unlike Lightning's plugin."""
+        if "://" in str(path):
+            super().remove_checkpoint(path)
+        elif str(path).endswith(".ckpt") and ".." not in Path(path).parts:
+            with suppress(FileNotFoundError, IsADirectoryError):
+                os.unlink(path)
+
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Verify a checkpoint, and return what was saved, its tensors memory-mapped on the CPU.
@@ -89,6 +104,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             damaged = archive.testzip()
         if damaged:
             raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        for name, kind in _KINDS.items():
+            if not isinstance(content.get(name, kind()), kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
+        if not all(isinstance(state, dict) for state in content.get("callbacks", {}).values()):
+            raise TypeError("the states of the callbacks are no dicts")
+        return content
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise ValueError(f"{path} is damaged or not a checkpoint: {error}") from error

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,9 +14,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from typing_extensions import Self
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.network import Stem, build_network
+from eca_lightning.training.checkpoint_io import read_checkpoint
+from eca_lightning.training.foreign_files import forget_foreign_files
 from eca_lightning.training.hub import HubMixin
 from eca_lightning.training.optim import horizon_in_steps, images_per_step, parameter_groups
 
@@ -81,6 +85,42 @@ class VisionTask(HubMixin, LightningModule):
         self.scored_at: int | None = None
         self.loaded_scores: dict[str, float] = {}
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, **options: Any
+    ) -> Self:
+        """Build the task of a checkpoint, and load its weights, which must all match.
+
+        Unlike Lightning's, it imports no class that the file names.
+
+        Args:
+            checkpoint_path: The file.
+            map_location: Device of the model. Default: the CPU.
+            **options: Options of the task that take the place of the checkpoint's.
+
+        Raises:
+            FileNotFoundError: If the file does not exist.
+            ValueError: If it is damaged, or of another task.
+        """
+        checkpoint = read_checkpoint(Path(checkpoint_path))
+        options.pop("weights_only", None)  # always
+        try:
+            model = cls(**(cls.saved_options(checkpoint) | options))
+            model.on_load_checkpoint(checkpoint)
+            model.load_state_dict(checkpoint["state_dict"])
+        except Exception as error:  # options of any type, and weights of any shape
+            message = f"{checkpoint_path} is no checkpoint of {cls.__name__}: {error}"
+            raise ValueError(message) from error
+        return model.to(map_location or "cpu")
+
+    @classmethod
+    def saved_options(cls, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a task that a checkpoint holds: plain data, no code."""
+        unsaved = {"optimizer", "lr_scheduler", *cls.unsaved_options}
+        saved = checkpoint.get("hyper_parameters", {})
+        # LightningCLI adds names of code, to import and call.
+        return {k: v for k, v in saved.items() if str(k)[:1] != "_" and k not in unsaved}
+
     @property
     def num_classes(self) -> int:
         """The number of classes of the network."""
@@ -118,11 +158,19 @@ class VisionTask(HubMixin, LightningModule):
         """
         if cls.network_option not in saved:
             return f"it holds {cls.missing_network}"
-        old, new = (cls.architecture(options[cls.network_option]) for options in (saved, given))
+        networks = [options[cls.network_option] for options in (saved, given)]
+        try:
+            old, new = (network.get("backbone", network) for network in networks)
+            keys = [key for key in ("name", "attention") if "." in str(old.get(key))]
+            if all(old[key] == new[key] for key in keys):  # else that code is not to be imported
+                old, new = (cls.architecture(network) for network in networks)
+                keys = [key for key in new if key in old]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return f"its {cls.network_option} is damaged: {error!r}"
         return "; ".join(
-            f"{key} is {old[key]!r} in the checkpoint and {value!r} here"
-            for key, value in new.items()
-            if key in old and old[key] != value
+            f"{key} is {old[key]!r} in the checkpoint and {new[key]!r} here"
+            for key in keys
+            if old[key] != new[key]
         )
 
     def setup(self, stage: str) -> None:
@@ -179,6 +227,8 @@ class VisionTask(HubMixin, LightningModule):
         Raises:
             ValueError: If the checkpoint is of another architecture.
         """
+        if self._trainer is not None:
+            forget_foreign_files(self._trainer, checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
         if differences := self.architecture_differences(saved, self.hparams):
             raise ValueError(f"the checkpoint is of another architecture: {differences}")

@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from eca_lightning.training.checkpoint_io import LAST
+from eca_lightning.training.foreign_files import forget_foreign_files
 
 
 class LastCheckpoint(Checkpoint):
@@ -121,6 +122,10 @@ class LastCheckpoint(Checkpoint):
             stopped = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress = {"total": stopped, "current": {**stopped}, "is_last_batch": False}
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
+        """Let no checkpoint name files outside of this run's folders."""
+        forget_foreign_files(trainer, checkpoint)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Log from where the run can be resumed."""

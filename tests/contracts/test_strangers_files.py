@@ -1,0 +1,194 @@
+"""What a checkpoint from elsewhere names is neither removed, nor imported, nor called."""
+
+import sys
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from eca_lightning import ImageClassifier, load_classifier
+from eca_lightning.cli import main
+from eca_lightning.training.checkpoint_io import AtomicCheckpointIO
+
+pytestmark = pytest.mark.slow
+
+MODEL_CHECKPOINT = "ModelCheckpoint"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The options of a small run, and a checkpoint of it."""
+    folder = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        (folder / "images" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
+    images = {"train": str(folder / "images"), "val": str(folder / "images")}
+    data = images | {"image_size": 16, "resize_size": 16, "batch_size": 6, "num_workers": 0}
+    backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
+    config = {
+        "model": {"class_path": "ImageClassifier", "init_args": {"backbone": backbone}},
+        "data": {"class_path": "ImageFolderDataModule", "init_args": data},
+        "trainer": {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", str(folder / "run.yaml")]
+    main(["fit", *options, "--trainer.logger.save_dir", str(folder)])
+    return options, folder / "run" / "version_0" / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["eca-lightning"])
+
+
+def forge(checkpoint, **changes):
+    """Write a changed copy of a checkpoint to forged.ckpt."""
+    content = torch.load(checkpoint, weights_only=True)
+    for key, value in changes.items():
+        content[key] = content[key] | value if isinstance(content[key], dict) and value else value
+    torch.save(content, "forged.ckpt")
+    return "forged.ckpt"
+
+
+def fails(capsys, *arguments):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return " ".join(error.split())
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "runs/run/version_0/checkpoints/../../../../precious",
+        "runs/run/version_0/checkpoints/../../../../precious/file.ckpt",
+        "local://{folder}/precious",
+        "{folder}/runs/run/version_0/checkpoints/link/file.ckpt",
+    ],
+)
+def test_nothing_outside_of_the_run_is_removed(run, tmp_path, spelling):
+    options, checkpoint = run
+    folder = tmp_path / "runs" / "run" / "version_0" / "checkpoints"
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file.ckpt").write_text("of a week")
+    folder.mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path / "precious")
+    path, score = spelling.format(folder=tmp_path), torch.tensor(-1.0)
+    states = torch.load(checkpoint, weights_only=True)["callbacks"]
+    key = next(key for key in states if key.startswith(MODEL_CHECKPOINT))
+    for dirpath in ("runs/run/version_0/checkpoints", spelling.rpartition("/")[0]):
+        names = {"dirpath": dirpath, "kth_best_model_path": path, "best_model_path": path}
+        scores = {"best_k_models": {path: score}, "kth_value": score, "best_model_score": score}
+        state = states[key] | names | scores | {"last_model_path": path}
+        forged = forge(checkpoint, callbacks={key: state})
+        where = ["--trainer.logger.name", "run", "--trainer.logger.version", "0"]
+        main(["fit", *options, *where, "--ckpt_path", forged, "--trainer.max_epochs", "2"])
+        assert (tmp_path / "precious" / "file.ckpt").read_text() == "of a week"
+        assert torch.load(folder / "best.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_only_single_checkpoints_are_removed(tmp_path):
+    writer = AtomicCheckpointIO()
+    (tmp_path / "folder.ckpt").mkdir()
+    for name in ("best.ckpt", "notes.txt", "folder.ckpt/best.ckpt"):
+        (tmp_path / name).touch()
+    for name in ("best.ckpt", "notes.txt", "folder.ckpt", "missing.ckpt", "folder.ckpt/../x.ckpt"):
+        writer.remove_checkpoint(tmp_path / name)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["folder.ckpt", "folder.ckpt/best.ckpt", "notes.txt"]
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch):
+    """A module that leaves a file when it is imported."""
+    (tmp_path / "trap.py").write_text(
+        "import pathlib, torch\n"
+        "pathlib.Path('sprung').touch()\n"
+        "class Net(torch.nn.Identity):\n"
+        "    def __init__(self, *args, **options): super().__init__()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path / "sprung"
+    sys.modules.pop("trap", None)
+
+
+BACKBONE = {"name": "resnet20", "num_classes": 3}
+HOSTILE = {
+    "class": {"_class_path": "trap.Net"},
+    "instantiator": {"_instantiator": "trap.Net"},
+    "optimizer": {"optimizer": {"class_path": "trap.Net"}},
+    "mixing": {"mixing": {"class_path": "trap.Net"}},
+    "schedule": {"lr_scheduler": "trap.Net"},
+    "attention": {"backbone": BACKBONE | {"attention": "trap.Net"}},
+    "backbone": {"backbone": BACKBONE | {"name": "trap.Net"}},
+    "detector": {"detector": {"name": "retinanet", "backbone": BACKBONE | {"name": "trap.Net"}}},
+    "loaded backbone": {"backbone": BACKBONE | {"name": "os._exit"}},
+    "loaded module": {"backbone": BACKBONE | {"attention": "os.path"}},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_nothing_is_imported(run, capsys, trap, what):
+    options, checkpoint = run
+    forged = forge(checkpoint, hyper_parameters=HOSTILE[what])
+    images = options[-1].replace("run.yaml", "images")
+    commands = [["validate", *options, "--ckpt_path", forged]]
+    if what == "backbone":
+        commands += [["import", forged, "new.ckpt"], ["export", forged, "new.safetensors"]]
+        commands += [["attention", forged, images]]
+    for command in commands:
+        with suppress(SystemExit):
+            main(command)
+        assert "Traceback" not in capsys.readouterr().err
+    for load in (ImageClassifier.load_from_checkpoint, load_classifier):
+        with suppress(ValueError):
+            load(forged)
+    assert not trap.exists()
+    assert "trap" not in sys.modules
+
+
+def test_what_the_user_names_as_well_is_imported(run, trap, monkeypatch):
+    options, _ = run
+    mine = ["--model.backbone.attention", "trap.Net", "--model.backbone.attention_options", "{}"]
+    main(["fit", *options, *mine, "--trainer.logger.save_dir", "mine"])
+    (checkpoint,) = trap.parent.glob("mine/*/*/checkpoints/best.ckpt")
+    main(["validate", *options, *mine, "--ckpt_path", str(checkpoint)])
+    assert isinstance(load_classifier(checkpoint), ImageClassifier)
+    assert isinstance(ImageClassifier.load_from_checkpoint(checkpoint), ImageClassifier)
+    monkeypatch.delitem(sys.modules, "trap")
+    with pytest.raises(ValueError, match=r"attention 'trap.Net' is code of another package"):
+        load_classifier(checkpoint)
+    main(["export", str(checkpoint), "new.safetensors", "--modules", "[trap]"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer_states": [{}]},
+        {"optimizer_states": {}},
+        {"loops": {"fit_loop": 3}},
+        {"callbacks": {"ModelCheckpoint": 3}},
+        {"callbacks": {"BestScores": {"no": 1}, "LearningRateMonitor": {"a": 1}}},
+        {"hyper_parameters": {"backbone": 3}},
+        {"hyper_parameters": {"label_smoothing": "much"}},
+        {"state_dict": {"backbone.fc.weight": "text"}},
+        {"lr_schedulers": 3},
+        {"global_step": "seven"},
+        {"pytorch-lightning_version": "?"},
+    ],
+)
+def test_states_of_other_shapes_are_refused_in_one_line(run, capsys, changes):
+    options, checkpoint = run
+    forged = forge(checkpoint, **changes)
+    more = ["--trainer.max_epochs", "2", "--ckpt_path", forged, "--reports", "[BestScores]"]
+    assert "forged.ckpt" in fails(capsys, "fit", *options, *more)
