@@ -5,7 +5,6 @@ import logging
 import traceback
 import warnings
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -19,6 +18,7 @@ from eca_lightning import DetectionWriter, PredictionWriter
 from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.loss_guard import LossGuard
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from eca_lightning.training.checkpoint_options import complete_model
 from eca_lightning.training.resuming import SameStart, choose_newest_checkpoint, require_writable
 from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
@@ -32,7 +32,7 @@ _PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
 }
 
 
-_PACKAGE, _ROOT = "eca_lightning", Path(__file__).parent
+_ROOT = Path(__file__).parent
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
@@ -61,13 +61,24 @@ class EcaLightningCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand != "fit":
+            about = (
+                "take the data's class names where they differ from the checkpoint's, as those of "
+                "the same classes in the same order"
+            )
+            parser.add_argument("--rename_classes", type=bool, default=False, help=about)
         if subcommand == "predict":
             for name, (kind, about) in _PREDICT_OPTIONS.items():
                 parser.add_argument(f"--{name}", type=kind | None, default=None, help=about)
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, and keep it for another pass."""
+        self._arguments = args
+        super().parse_arguments(parser, args)
+
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint before Lightning lets its hyper-parameters replace the config's."""
+        """Complete the options by the checkpoint's, where Lightning lets these replace them."""
         command = self.config.get("subcommand")
         options = self.config[command] if command else self.config
         self._start_step = -1
@@ -80,27 +91,7 @@ class EcaLightningCLI(LightningCLI):
         if path and path not in ("best", "last", "hpc") and "://" not in str(path):
             checkpoint = read_checkpoint(Path(path))
             self._start_step = checkpoint.get("global_step", -1)
-            self._take_saved_options(Path(path), checkpoint, options)
-
-    def _take_saved_options(self, path: Path, checkpoint: Any, options: Any) -> None:
-        """Take a checkpoint's options of the model; Lightning would import what they name."""
-        task = resolve_name(options["model.class_path"])
-        if not (isinstance(task, type) and issubclass(task, VisionTask)):
-            return
-        saved, given = checkpoint.get("hyper_parameters", {}), options["model.init_args"]
-        model = options["model.class_path"]
-        bases = {f"{room}.{c.__name__}" for c in task.__mro__ for room in (c.__module__, _PACKAGE)}
-        if (name := str(saved.get("_class_path", model))) not in bases | {model}:
-            raise ValueError(f"{path} is of {name}, and this run's model is {model}")
-        if differences := task.architecture_differences(saved, given.as_dict()):
-            raise ValueError(f"{path} is of another architecture: {differences}")
-        known = given.as_dict().keys() - {task.network_option}
-        kept = {k: v for k, v in task.saved_options(checkpoint).items() if k in known}
-        saved = {self.config["subcommand"]: {"model": {"class_path": model, "init_args": kept}}}
-        try:
-            self.config = self.parser.parse_object(saved, self.config)
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            options["model"] = complete_model(self.parser, self._arguments, options, checkpoint)
 
     def before_instantiate_classes(self) -> None:
         """Refuse to train for the 1000 epochs that Lightning takes where none are given."""
@@ -140,10 +131,15 @@ class EcaLightningCLI(LightningCLI):
         return [writer(**given)] if writer else []
 
     def after_instantiate_classes(self) -> None:
-        """Save the options to the run's folder as they were given."""
+        """Save the options as they were given, to the run's folder and in checkpoints."""
         options = self.config[self.subcommand] if self.subcommand else self.config
         for key, value in self._given.items():
             options[key] = value
+        if isinstance(self.model, VisionTask):
+            self.model.rename_classes = options.get("rename_classes", False)
+            given = self.config_dump["model"].get("init_args", {})
+            names = ("optimizer", "lr_scheduler")
+            self.model.optimizer_options = {name: given[name] for name in names if name in given}
 
     @rank_zero_only
     def before_fit(self) -> None:

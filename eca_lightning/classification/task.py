@@ -51,8 +51,9 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
     """
 
     network_option = "backbone"
+    network_config = BackboneConfig
+    not_weights = ("fused", "stochastic_depth")
     missing_network = "no classifier"
-    unsaved_options = ("mixing", "flip_tta")
     main_metric = "top1"
     charts: ClassVar = {
         "Run": {

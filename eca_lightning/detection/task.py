@@ -1,6 +1,5 @@
 """Object detection and instance segmentation."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,9 +22,6 @@ Detections = dict[str, Tensor]
 """Of one image: ``boxes`` (n, 4) XYXY in pixels, ``scores`` (n,), the highest first, ``labels``
 (n,) int64 from 0 and, by Mask R-CNN, ``masks`` (n, H, W) uint8 of 0 and 1."""
 
-_SAME_WEIGHTS = ("trainable_layers", "min_size", "max_size", "options")
-"""Options of a detector on which its weights do not depend."""
-
 
 class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
     """Train and evaluate a detector.
@@ -47,8 +43,13 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
     """
 
     network_option = "detector"
+    network_config = DetectorConfig
+    not_weights = (
+        *("trainable_layers", "min_size", "max_size", "options"),
+        *("backbone.num_classes", "backbone.fused", "backbone.stochastic_depth"),
+    )
     # A run that starts from a checkpoint must not load the backbone's weights again.
-    unsaved_options = ("backbone_weights", "class_metrics")
+    unsaved_options = ("backbone_weights",)
     missing_network = (
         "no detector: to start from a classifier's weights, give them as model.backbone_weights"
     )
@@ -86,16 +87,9 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
         self.first_label = self.detector.first_label
         self.scores = DetectionScores(self.detector.has_masks, class_metrics)
 
-    @staticmethod
-    def architecture(network: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of a detector on which its weights depend, in a normal form."""
-        options = {k: v for k, v in network.items() if k not in (*_SAME_WEIGHTS, "backbone")}
-        backbone = VisionTask.architecture(network["backbone"])
-        backbone.pop("num_classes", None)  # of its classifier, which is left out
-        return options | {f"backbone.{key}": value for key, value in backbone.items()}
-
     def on_fit_start(self) -> None:
         """Load the backbone's weights, unless the run resumes from a checkpoint."""
+        super().on_fit_start()
         if self.backbone_weights is not None and self.trainer.ckpt_path is None:
             rank_zero_info(load_backbone(self.detector, self.backbone_weights))
             self.backbone_weights = None  # a second fit continues the first

@@ -22,7 +22,9 @@ PREVIOUS = "last-previous.ckpt"
 """The one before it, in case the last one is damaged."""
 
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("state_dict", "hyper_parameters", "callbacks", "loops"), dict),
+    **dict.fromkeys(
+        ("state_dict", "hyper_parameters", "callbacks", "loops", "optimizer_options"), dict
+    ),
     **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
     **dict.fromkeys(("epoch", "global_step"), int),
     "pytorch-lightning_version": str,

@@ -47,9 +47,10 @@ class HubMixin(PyTorchModelHubMixin, library_name="eca-lightning", license="mit"
     def pretrained_config(self: Any) -> dict[str, Any]:
         """Return the content of config.json."""
         names = (self.network_option, "mean", "std")
-        config = {name: self.hparams[name] for name in names if name in self.hparams}
-        self.on_save_checkpoint(config)
-        return config
+        config: dict[str, Any] = {
+            name: self.hparams[name] for name in names if name in self.hparams
+        }
+        return config | self.classes_and_scores()
 
     def generate_model_card(self: Any, **metadata: Any) -> Any:
         """Write the model card; called by the methods that share the model."""

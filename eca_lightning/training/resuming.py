@@ -113,9 +113,10 @@ def require_writable(folder: Path) -> None:
 
 
 class SameStart(Callback):
-    """Refuse to start if the ranks did not find the same checkpoint.
+    """Resume on all ranks from one checkpoint, and with the options that the run was given.
 
-    It happens if the hosts do not share the run's folder, or do not all see the newest file yet.
+    Ranks find others if the hosts do not share the run's folder, or do not all see the newest file
+    yet.
 
     Args:
         step: Optimizer step of the checkpoint that this rank is about to load; -1 for none.
@@ -136,3 +137,11 @@ class SameStart(Callback):
                 f"--ckpt_path: the ranks see different checkpoints ({', '.join(found)}): the run's "
                 "folder must be on a file system that all hosts share"
             )
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the patience of early stopping, which Lightning restores with its state."""
+        for callback in trainer.early_stopping_callbacks:
+            if state := checkpoint.get("callbacks", {}).get(callback.state_key):
+                state["patience"] = callback.patience

@@ -33,8 +33,8 @@ class WarmupThenDecay(LRScheduler):
         gamma: For ``step`` and ``exponential``.
 
     Raises:
-        ValueError: If the number of steps is missing or differs from a checkpoint's, or an option
-            is out of range or belongs to another decay.
+        ValueError: If the number of steps is missing, or an option is out of range or belongs to
+            another decay.
     """
 
     def __init__(
@@ -93,16 +93,6 @@ class WarmupThenDecay(LRScheduler):
     def get_lr(self) -> list[Any]:
         """Return the learning rate of each parameter group at the current step."""
         return [peak * self.factor(self.last_epoch) for peak in self.base_lrs]
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state of a checkpoint."""
-        steps = state_dict.get("total_steps")
-        if steps != self.total_steps:
-            raise ValueError(
-                f"the checkpoint's schedule has {steps} steps and this run's {self.total_steps}: "
-                "resume with the same schedule, epochs, batch size and number of ranks"
-            )
-        super().load_state_dict(state_dict)
 
 
 def _progress(shape: str, fraction: float) -> float:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,11 +17,12 @@ from torch import Tensor
 from typing_extensions import Self
 
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.backbones.network import Stem, build_network
+from eca_lightning.training.architecture import differences
 from eca_lightning.training.checkpoint_io import read_checkpoint
 from eca_lightning.training.foreign_files import forget_foreign_files
 from eca_lightning.training.hub import HubMixin
 from eca_lightning.training.optim import horizon_in_steps, images_per_step, parameter_groups
+from eca_lightning.training.resumed_optimizer import built_options, keep_given_options
 
 
 class VisionTask(HubMixin, LightningModule):
@@ -43,25 +44,34 @@ class VisionTask(HubMixin, LightningModule):
 
     Attributes:
         network_option: Name of the option that describes the network.
+        network_config: Its dataclass.
+        not_weights: Options of the network on which neither weights nor outputs depend; those of a
+            detector's backbone begin with ``backbone.``.
         missing_network: What a checkpoint without such a network holds, for error messages.
-        unsaved_options: Options that checkpoints leave out. Lightning prefers a checkpoint's to a
-            command's, so that what only scoring needs must not be among those saved.
+        unsaved_options: Options that checkpoints leave out.
         data_attributes: What a data module knows of the classes and checkpoints keep.
         main_metric: Metric of the validation by which the best epoch is chosen.
         charts: Pages of TensorBoard's Custom Scalars, their charts, and regular expressions for the
             beginning of the names of each chart's metrics.
         backbone_config: The backbone.
+        rename_classes: Whether to take the class names of the data on which the model is scored, or
+            predicts, where they differ from those of its weights.
         scored_at: Optimizer step at which validation or test last saw the weights.
         loaded_scores: Scores that came with the weights.
+        optimizer_options: Options ``optimizer`` and ``lr_scheduler`` as a config gave them, if one
+            did.
     """
 
     network_option: ClassVar[str]
+    network_config: ClassVar[type]
+    not_weights: ClassVar[tuple[str, ...]]
     missing_network: ClassVar[str]
     unsaved_options: ClassVar[tuple[str, ...]] = ()
     data_attributes: ClassVar[tuple[str, ...]] = ("class_names",)
     main_metric: ClassVar[str]
     charts: ClassVar[dict[str, dict[str, list[str]]]]
     backbone_config: BackboneConfig
+    rename_classes: bool = False
 
     def __init__(
         self,
@@ -84,6 +94,9 @@ class VisionTask(HubMixin, LightningModule):
         self.class_names: list[str] | None = None
         self.scored_at: int | None = None
         self.loaded_scores: dict[str, float] = {}
+        self.optimizer_options: dict[str, Any] = {}
+        self._built_options: dict[str, Any] = {}
+        self._restored: dict[str, Any] = {}
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -140,16 +153,6 @@ class VisionTask(HubMixin, LightningModule):
         """Return the height and width of the images of a batch; None if they are not all alike."""
         return None
 
-    @staticmethod
-    def architecture(network: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options, of a `BackboneConfig`, on which weights depend, in a normal form."""
-        options = {k: v for k, v in network.items() if k != "fused"}  # which only picks kernels
-        if options.get("attention") == "none":
-            options["attention"] = None
-        if options.get("stem") and _is_default_stem(options["name"], options["stem"]):
-            options["stem"] = None
-        return options
-
     @classmethod
     def architecture_differences(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
         """Name, in one line, where the architecture of saved hyper-parameters differs from others.
@@ -158,36 +161,54 @@ class VisionTask(HubMixin, LightningModule):
         """
         if cls.network_option not in saved:
             return f"it holds {cls.missing_network}"
-        networks = [options[cls.network_option] for options in (saved, given)]
-        try:
-            old, new = (network.get("backbone", network) for network in networks)
-            keys = [key for key in ("name", "attention") if "." in str(old.get(key))]
-            if all(old[key] == new[key] for key in keys):  # else that code is not to be imported
-                old, new = (cls.architecture(network) for network in networks)
-                keys = [key for key in new if key in old]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            return f"its {cls.network_option} is damaged: {error!r}"
-        return "; ".join(
-            f"{key} is {old[key]!r} in the checkpoint and {new[key]!r} here"
-            for key in keys
-            if old[key] != new[key]
-        )
+        old, new = saved[cls.network_option], given[cls.network_option]
+        if not isinstance(old, Mapping):
+            return f"it holds {cls.missing_network}"
+        return differences(cls.network_config, old, new, cls.not_weights)
 
     def setup(self, stage: str) -> None:
         """Take the class names from the data.
 
         Raises:
-            ValueError: If the data has another number of classes than the network.
+            ValueError: If the data has another number of classes than the network, or what is not
+                training is given data with other classes than the weights know.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        self._agree_on_classes({name: getattr(self, name) for name in self.data_attributes})
+
+    def _agree_on_classes(self, known: Mapping[str, Any]) -> None:
+        """Set the class names: in training the data's, else those known, with which data agrees."""
+        data = getattr(self._trainer, "datamodule", None)
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        source = "the checkpoint"
         for name in self.data_attributes:
-            setattr(self, name, getattr(data, name, None) or getattr(self, name))
+            ours, theirs = known.get(name), getattr(data, name, None)
+            if ours and theirs and ours != theirs and not (fitting or self.rename_classes):
+                pairs = enumerate(zip_longest(ours, theirs))
+                index, (was, now) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+                raise ValueError(
+                    f"{name} of the data differ from the checkpoint's: class {index} is {now!r} in "
+                    f"the data and {was!r} in the checkpoint. Give the data of the checkpoint or, "
+                    "if they are the same classes in the same order, --rename_classes true"
+                )
+            use_theirs = theirs or (fitting and hasattr(data, name))
+            setattr(self, name, theirs if use_theirs else ours)
+            source = "the data" if theirs else source
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             count, option = len(self.class_names), f"{self.network_option}.num_classes"
             raise ValueError(
-                f"the data has {count} classes, but {option} is {self.num_classes}: "
+                f"{source} has {count} classes, but {option} is {self.num_classes}: "
                 f"set model.{option} to {count}"
             )
+
+    def on_fit_start(self) -> None:
+        """When a run resumes, keep the optimizer's options that it was given."""
+        checkpoint, self._restored = self._restored, {}
+        try:
+            built, ours = checkpoint.get("built_options"), self._built_options
+            for change in keep_given_options(built, ours, checkpoint) if built else ():
+                rank_zero_info(f"the optimizer goes on with {change}")
+        except (AttributeError, KeyError, TypeError) as error:  # as the states of any file
+            raise ValueError(f"{self.trainer.ckpt_path} is damaged: {error!r}") from error
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Seed torch's generators, whose state no checkpoint holds, from the place in the run."""
@@ -209,40 +230,50 @@ class VisionTask(HubMixin, LightningModule):
             lr = optimizer.param_groups[0]["lr"]
             rank_zero_info(f"learning rate {lr:.4g}: scaled from {base} images per step to {batch}")
         if self.lr_scheduler_builder is None:
+            self._built_options = built_options(optimizer, None, self.lr_interval)
             return {"optimizer": optimizer}
         horizon = horizon_in_steps(self.trainer) if self.lr_interval == "step" else {}
-        schedule = self.lr_scheduler_builder(optimizer, **horizon)
+        try:
+            schedule = self.lr_scheduler_builder(optimizer, **horizon)
+        except TypeError as error:
+            if not horizon:
+                raise
+            raise ValueError(
+                "lr_interval: step gives the schedule total_steps and steps_per_epoch, which it "
+                f"does not take ({error}): take eca_lightning.WarmupThenDecay, or lr_interval epoch"
+            ) from error
+        self._built_options = built_options(optimizer, schedule, self.lr_interval)
         monitor = getattr(schedule, "monitor", None)  # ReduceLROnPlateau has one
         options: Any = {"scheduler": schedule, "interval": self.lr_interval, "monitor": monitor}
         return {"optimizer": optimizer, "lr_scheduler": options}
 
+    def classes_and_scores(self) -> dict[str, Any]:
+        """Return what is kept with the weights."""
+        known = {name: getattr(self, name) for name in self.data_attributes}
+        return known | {"scores": self.known_scores}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the classes and the scores with the weights."""
-        checkpoint |= {name: getattr(self, name) for name in self.data_attributes}
-        checkpoint["scores"] = self.known_scores
+        """Keep the classes, the scores and the optimizer's options with the weights."""
+        checkpoint |= self.classes_and_scores()
+        checkpoint["built_options"] = self._built_options
+        checkpoint["optimizer_options"] = self.optimizer_options
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the classes and the scores.
 
         Raises:
-            ValueError: If the checkpoint is of another architecture.
+            ValueError: If the checkpoint is of another architecture, or of other classes than the
+                data on which it is scored.
         """
         if self._trainer is not None:
             forget_foreign_files(self._trainer, checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
         if differences := self.architecture_differences(saved, self.hparams):
             raise ValueError(f"the checkpoint is of another architecture: {differences}")
-        for name in self.data_attributes:
-            setattr(self, name, checkpoint.get(name))
+        self._agree_on_classes(checkpoint)
         self.loaded_scores = checkpoint.get("scores", {})
-
-
-@cache
-def _is_default_stem(name: str, stem: Stem) -> bool:
-    """Whether a stem is the one that a network has by default."""
-    with torch.device("meta"):
-        networks = [build_network(name, 1000, 3, choice).module for choice in (None, stem)]
-    return repr(networks[0]) == repr(networks[1])
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._restored = checkpoint
 
 
 def require_uint8(images: Tensor) -> None:
