@@ -80,7 +80,7 @@ class EfficientChannelAttention(ChannelGate):
         # only hooks on it, such as pruning's, need to see called.
         hooks = self.conv._forward_pre_hooks or self.conv._forward_hooks
         if torch.compiler.is_dynamo_compiling() and not hooks:
-            return _weight_neighbors(pooled, self.conv.weight.view(1, -1))
+            return _ChannelConvolution.apply(pooled, self.conv.weight.flatten())
         return self.conv(pooled.unsqueeze(1)).squeeze(1)
 
     @classmethod
@@ -115,7 +115,12 @@ class EfficientChannelAttentionNS(ChannelGate):
 
     def logits(self, pooled: Tensor) -> Tensor:
         """See `ChannelGate.logits`."""
-        return _weight_neighbors(pooled, self.weight)
+        channels, size = self.weight.shape
+        padded = F.pad(pooled, (size // 2, size // 2))
+        gate = self.weight[:, 0] * padded[:, :channels]
+        for i in range(1, size):
+            gate = gate + self.weight[:, i] * padded[:, i : i + channels]
+        return gate
 
     @classmethod
     def infer_options(cls, shapes: Mapping[str, Size]) -> dict[str, Any]:
@@ -128,11 +133,31 @@ class EfficientChannelAttentionNS(ChannelGate):
         return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}"
 
 
-def _weight_neighbors(pooled: Tensor, weights: Tensor) -> Tensor:
-    """Weight the k channels around each, (N, C), by its own weights, (C, k), or shared (1, k)."""
-    channels, size = pooled.shape[1], weights.shape[1]
-    padded = F.pad(pooled, (size // 2, size // 2))
-    gate = weights[:, 0] * padded[:, :channels]
-    for i in range(1, size):
-        gate = gate + weights[:, i] * padded[:, i : i + channels]
-    return gate
+class _ChannelConvolution(torch.autograd.Function):
+    """The convolution of ECA along the channels as sums, which a compiler can fuse.
+
+    Autograd would fill a map for each of the k slices, and add them up.
+    """
+
+    @staticmethod
+    def forward(pooled: Tensor, taps: Tensor) -> Tensor:
+        """Map the pooled channels, (N, C), and the k taps to (N, C)."""
+        return (_neighbors(pooled, len(taps)) * taps).sum(dim=2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Save what backward needs."""
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, Tensor]:
+        """Map the gradient of the output to those of the inputs."""
+        pooled, taps = ctx.saved_tensors
+        entered = _neighbors(d_output, len(taps)).flip(2)  # the outputs that a channel enters
+        d_taps = (entered * pooled[:, :, None]).sum(dim=(0, 1))
+        return (entered * taps).sum(dim=2), d_taps
+
+
+def _neighbors(pooled: Tensor, size: int) -> Tensor:
+    """View the channels around each, (N, C) to (N, C, size), with zeros beyond the ends."""
+    return F.pad(pooled, (size // 2, size // 2)).unfold(1, size, 1)

@@ -16,7 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from eca_lightning.attention.base import ChannelGate
-from eca_lightning.attention.fused.compiled import CompiledMoments, CompiledSum, widen
+from eca_lightning.attention.fused.compiled import (
+    CompiledMoments,
+    CompiledNorm,
+    CompiledSum,
+    widen,
+)
 from eca_lightning.attention.fused.eager import GatedSum, Pool
 
 
@@ -40,7 +45,9 @@ class FusedTail(nn.Module):
         if torch.compiler.is_dynamo_compiling():
             if not _is_complete_batch_norm(norm, z):
                 return relu(gate(norm(z)) + residual)
-            return CompiledSum.apply(z, *_coefficients(z, norm, gate), residual.to(z.dtype))
+            means, slope, pooled = _normalized_pool(z, norm)
+            scale = gate.logits(pooled.to(norm.weight.dtype)).sigmoid().to(pooled.dtype)
+            return CompiledSum.apply(z, means, scale, slope, pooled, residual.to(z.dtype))
         y = norm(z)
         if not torch.is_grad_enabled():  # nothing is saved, and the modules are as fast
             return relu(gate(y).add_(residual))
@@ -78,7 +85,7 @@ def _is_channel_gate(module: nn.Module) -> TypeGuard[ChannelGate]:
     )
 
 
-def _is_complete_batch_norm(module: nn.Module, z: Tensor) -> bool:
+def _is_complete_batch_norm(module: nn.Module, z: Tensor) -> TypeGuard[nn.BatchNorm2d]:
     return (
         type(module) is nn.BatchNorm2d
         and not _has_hooks(module)
@@ -89,20 +96,21 @@ def _is_complete_batch_norm(module: nn.Module, z: Tensor) -> bool:
     )
 
 
-def _coefficients(z: Tensor, norm: Any, gate: ChannelGate) -> tuple[Tensor, Tensor, Tensor]:
-    """Reduce batch norm and gate to ``scale (z - means) + shift``, (N, C), of at least 32 bits."""
+def _normalized_pool(z: Tensor, norm: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the pool of z, batch norm's slope and the pool of its output.
+
+    Each is (N, C), and has at least 32 bits.
+    """
+    weight, bias = widen(norm.weight), widen(norm.bias)
     if norm.training:
         means, variances = CompiledMoments.apply(z)
-        mean = means.mean(dim=0)
-        variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
-        _track(norm, mean.detach(), variance.detach(), z.numel() // z.shape[1])
+        pooled, slope, mean, variance = CompiledNorm.apply(means, variances, weight, bias, norm.eps)
+        _track(norm, mean, variance, z.numel() // z.shape[1])
     else:
         means = widen(z).mean(dim=(2, 3))
-        mean, variance = widen(norm.running_mean), widen(norm.running_var)
-    slope = widen(norm.weight) * torch.rsqrt(variance + norm.eps)
-    pooled = slope * (means - mean) + widen(norm.bias)
-    scale = gate.logits(pooled.to(z.dtype)).sigmoid().to(pooled.dtype)
-    return means, scale * slope, scale * pooled
+        slope = (weight * torch.rsqrt(widen(norm.running_var) + norm.eps)).expand_as(means)
+        pooled = slope * (means - widen(norm.running_mean)) + bias
+    return means, slope, pooled
 
 
 def _track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
