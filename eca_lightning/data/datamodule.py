@@ -7,7 +7,8 @@ from typing import Any, Literal, Protocol
 from numpy.typing import NDArray
 
 from eca_lightning.data.epoch_loader import EpochLoader
-from eca_lightning.data.folder.files import find_images, first_image_size
+from eca_lightning.data.folder.files import first_image_size
+from eca_lightning.data.folder.image import Exif
 from eca_lightning.data.folder.loader import FileDataset, collate
 from eca_lightning.data.folder.predict_loader import OnUnreadable
 from eca_lightning.data.resumable import ResumableDataModule
@@ -74,6 +75,8 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             so that it visits one in ``aug_repeats`` of the samples.
         on_unreadable: What prediction does about an image file that cannot be read: ``skip`` and
             report it, or ``raise`` an error. A damaged .beton is always an error.
+        exif: ``apply`` the orientation in the EXIF data of image files, which turns them upright,
+            or ``ignore`` it. A .beton's images stay as they were written.
         augment: Augmentations of training images after crop and flip, in this order: a list of
             ColorJitter, TrivialAugment, RandAugment and RandomErasing.
 
@@ -101,9 +104,10 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         seed: int | None = None,
         aug_repeats: int = 1,
         on_unreadable: OnUnreadable = "skip",
+        exif: Exif = "apply",
         augment: list[Augmentation] | None = None,
     ) -> None:
-        super().__init__(num_workers, seed, on_unreadable)
+        super().__init__(num_workers, seed, on_unreadable, exif)
         below = root or Path()
         self.paths: dict[Split, Path | None] = {
             "train": train and below / train,
@@ -150,7 +154,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         """
         for split in NEEDED[stage]:
             if split == "predict" and self._path(split).suffix != ".beton":
-                find_images(self._path(split), "data.predict")
+                self._images(self._path(split))
             elif stage != "fit" or split == "train" or self.paths[split]:
                 self._source(split)
         if stage == "fit" and self.paths["val"]:
@@ -186,9 +190,9 @@ class ClassificationDataModule(ResumableDataModule, ABC):
 
     def predict_dataloader(self) -> Any:
         """Create the loader of images without labels, a `PredictionLoader`."""
-        files = find_images(self._path("predict"), "data.predict")
-        size = first_image_size(files) if self.eval_crop == "full" else None
-        dataset = FileDataset(files, None, self._crop("predict", size))
+        files = self._images(self._path("predict"))
+        size = first_image_size(files, self.exif) if self.eval_crop == "full" else None
+        dataset = FileDataset(files, None, self._crop("predict", size), self.exif)
         return self._prediction_loader(dataset, self.eval_batch_size or self.batch_size, collate)
 
     def _path(self, split: Split) -> Path:

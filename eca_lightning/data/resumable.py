@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from eca_lightning.data.epoch_loader import EpochLoader
+from eca_lightning.data.folder.files import find_images
+from eca_lightning.data.folder.image import Exif
 from eca_lightning.data.folder.predict_loader import OnUnreadable, PredictionLoader
 from eca_lightning.utils.checks import require, require_at_least
 
@@ -20,7 +23,7 @@ class ResumableDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, num_workers: int | None, seed: int | None, on_unreadable: OnUnreadable
+        self, num_workers: int | None, seed: int | None, on_unreadable: OnUnreadable, exif: Exif
     ) -> None:
         super().__init__()
         require_at_least(0, num_workers=num_workers, seed=seed)
@@ -29,6 +32,9 @@ class ResumableDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.on_unreadable = on_unreadable
+        require(exif in ("apply", "ignore"), "data.exif", "apply or ignore", repr(exif))
+        self.exif: Exif = exif
+        self._found: dict[Path, list[Path]] = {}
         self._loaders: list[EpochLoader] = []
         self._train_loader: EpochLoader | None = None
         self._resume_at: dict[str, Any] | None = None
@@ -77,6 +83,12 @@ class ResumableDataModule(LightningDataModule):
         )
         self._loaders.append(loader)
         return loader
+
+    def _images(self, source: Path) -> list[Path]:
+        """List the images to predict, once."""
+        if source not in self._found:
+            self._found[source] = find_images(source, "data.predict")
+        return self._found[source]
 
     def _run_seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed

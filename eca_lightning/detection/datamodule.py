@@ -7,7 +7,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from eca_lightning.data.datamodule import NEEDED, Split
 from eca_lightning.data.epoch_loader import EpochLoader
-from eca_lightning.data.folder.files import find_images
+from eca_lightning.data.folder.image import Exif
 from eca_lightning.data.folder.predict_loader import OnUnreadable
 from eca_lightning.data.resumable import ResumableDataModule
 from eca_lightning.detection.annotations import CocoAnnotations
@@ -56,6 +56,8 @@ class CocoDataModule(ResumableDataModule):
             the last ones, which saves padding.
         on_unreadable: ``skip`` and report an image that prediction cannot read, or ``raise`` the
             error.
+        exif: ``apply`` the orientation in the EXIF data of image files, so that they are as their
+            boxes expect them, or ``ignore`` it.
         seed: Seed of order and flips; that of seed_everything if None.
 
     Raises:
@@ -79,9 +81,10 @@ class CocoDataModule(ResumableDataModule):
         flip: bool = True,
         group_by_aspect_ratio: bool = True,
         on_unreadable: OnUnreadable = "skip",
+        exif: Exif = "apply",
         seed: int | None = None,
     ) -> None:
-        super().__init__(num_workers, seed, on_unreadable)
+        super().__init__(num_workers, seed, on_unreadable, exif)
         below = root or Path()
         self.paths: dict[Split, Path | None] = {
             "train": train and below / train,
@@ -114,7 +117,7 @@ class CocoDataModule(ResumableDataModule):
         """
         for split in NEEDED[stage]:
             if split == "predict":
-                find_images(self._path(split, self.paths), "data.predict")
+                self._images(self._path(split, self.paths))
             elif stage != "fit" or split == "train" or self.paths[split]:
                 folder = self._path(split, self.paths)
                 self._annotations(split).require_images(folder, f"data.{split}")
@@ -169,8 +172,8 @@ class CocoDataModule(ResumableDataModule):
 
     def predict_dataloader(self) -> Any:
         """Batches of images alone, see `PredictionLoader`."""
-        files = find_images(self._path("predict", self.paths), "data.predict")
-        return self._prediction_loader(NumberedImages(files), self.eval_batch_size, collate_images)
+        files = NumberedImages(self._images(self._path("predict", self.paths)), self.exif)
+        return self._prediction_loader(files, self.eval_batch_size, collate_images)
 
     def _path(self, split: Split, paths: dict[Split, Path | None]) -> Path:
         path = paths[split]
@@ -223,7 +226,7 @@ class CocoDataModule(ResumableDataModule):
             groups=(known.sizes[:, 0] > known.sizes[:, 1]).astype(int) if grouped else None,
         )
         flip_seed = self._run_seed() if train and self.flip else None
-        images = CocoImages(self._path(split, self.paths), known, flip_seed)
+        images = CocoImages(self._path(split, self.paths), known, flip_seed, self.exif)
         loader = CocoLoader(images, index_sampler, self._workers(), self._device().type == "cuda")
         self._loaders.append(loader)
         return loader

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
-from eca_lightning.data.folder.files import open_rgb
+from eca_lightning.data.folder.image import Exif, open_rgb
 from eca_lightning.data.folder.loader import FileLoader, SampleKey
 from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 from eca_lightning.data.transforms.crop import random_flips
@@ -64,6 +64,7 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
     folder: Path
     annotations: CocoAnnotations
     flip_seed: int | None
+    exif: Exif = "apply"
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -78,7 +79,7 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
         known = self.annotations
         path = self.folder / known.file_names[index]
         height, width = known.sizes[index].tolist()
-        pixels = _read(path)
+        pixels = _read(path, self.exif)
         if pixels.shape[1:] != (height, width):
             raise ValueError(
                 f"{path} has {pixels.shape[2]} x {pixels.shape[1]} pixels, but {known.path} says "
@@ -109,6 +110,7 @@ class NumberedImages(Dataset[tuple[Tensor, Target]]):
     """Images without annotations, whose id is their index."""
 
     paths: list[Path]
+    exif: Exif = "apply"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -119,7 +121,7 @@ class NumberedImages(Dataset[tuple[Tensor, Target]]):
         Raises:
             ValueError: If the file cannot be decoded.
         """
-        return _read(self.paths[key[0]]), {"image_id": torch.tensor(key[0])}
+        return _read(self.paths[key[0]], self.exif), {"image_id": torch.tensor(key[0])}
 
 
 def collate_images(rows: list[tuple[Tensor, Target]]) -> DetectionBatch:
@@ -147,6 +149,6 @@ class CocoLoader(FileLoader):
         yield from super()._open(epoch, [batch[batch != PADDING] for batch in batches])
 
 
-def _read(path: Path) -> Tensor:
-    """Read an image, uint8 of shape ``(3, height, width)``; EXIF's orientation is ignored."""
-    return F.pil_to_tensor(open_rgb(path)).contiguous()
+def _read(path: Path, exif: Exif) -> Tensor:
+    """Read an image, uint8 of shape ``(3, height, width)``."""
+    return F.pil_to_tensor(open_rgb(path, exif)).contiguous()

@@ -10,6 +10,11 @@ def require(condition: bool, option: str, allowed: str, value: object) -> None:
         raise ValueError(f"{option} must be {allowed}, got {value}")
 
 
+def printable(text: str) -> str:
+    r"""Replace bytes of file names that are not UTF-8 by escapes such as ``\xff``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def require_at_least(minimum: int, **options: int | None) -> None:
     """Raise a ValueError if an option of a data module is below ``minimum``; None is allowed."""
     for name, value in options.items():

@@ -14,7 +14,7 @@ from torch import Tensor
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.data.epoch_loader import IndexedLoader
 from eca_lightning.training.callbacks.prediction_file import PredictionFile
-from eca_lightning.utils.checks import require
+from eca_lightning.utils.checks import printable, require
 from eca_lightning.utils.tables import Columns, Row, check_table, write_table
 
 Best = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -92,15 +92,10 @@ def _rows(
     failed = ((index, (), ()) for index in unreadable)
     for index, labels, probabilities in sorted((*read, *failed), key=itemgetter(0)):
         row: Row = dict.fromkeys(columns)
-        row["image"] = _printable(str(paths[index])) if paths else int(index)
+        row["image"] = printable(str(paths[index])) if paths else int(index)
         for k, (label, probability) in enumerate(zip(labels, probabilities, strict=True), start=1):
             row[f"class_{k}"] = names[label] if names else int(label)
             row[f"probability_{k}"] = round(float(probability), 6)
         if index in unreadable:
-            row["error"] = _printable(unreadable[index])
+            row["error"] = printable(unreadable[index])
         yield row
-
-
-def _printable(text: str) -> str:
-    r"""Replace bytes of file names that are not UTF-8 by escapes such as ``\xff``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -13,8 +13,9 @@ from eca_lightning.data.folder.files import (
     LabeledFiles,
     existing_folder,
     list_class_folders,
-    read_rgb,
 )
+from eca_lightning.data.folder.image import Exif, read_rgb
+from eca_lightning.utils.checks import printable
 
 SPLITS = ("train", "val")
 
@@ -24,6 +25,7 @@ class FolderSamples:
     """Labeled image files as samples to write."""
 
     files: LabeledFiles
+    exif: Exif = "apply"
 
     def __len__(self) -> int:
         """Number of files."""
@@ -31,7 +33,7 @@ class FolderSamples:
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
         """RGB pixels of shape ``(height, width, 3)`` and the label."""
-        return read_rgb(self.files.paths[index]), self.files.labels[index]
+        return read_rgb(self.files.paths[index], self.exif), self.files.labels[index]
 
 
 def write_image_folder(
@@ -42,14 +44,17 @@ def write_image_folder(
     quality: int = 90,
     compress_probability: float = 0.5,
     num_workers: int | None = None,
+    exif: Exif = "apply",
     on_error: Literal["abort", "skip"] = "abort",
     overwrite: bool = False,
 ) -> None:
     """Write images in class folders to a .beton, or those of train/ and val/ to one each.
 
     Classes are the folders' names in sorted order; they are stored beside the .beton, as
-    <name>.beton.json. Gray, palette, CMYK and alpha images become RGB. A file appears under its
-    name only when it is complete. One that is already there with the same settings is kept.
+    <name>.beton.json. All images that Pillow reads are taken and become RGB; 16-bit gray is scaled
+    from its full range. Hidden files are skipped; what is left out is counted in one line. A file
+    appears under its name only when it is complete. One that is already there with the same
+    settings is kept.
 
     Args:
         source: A folder of class folders, or one with train/ and val/ that hold class folders.
@@ -61,10 +66,11 @@ def write_image_folder(
         quality: JPEG quality, 1 to 100.
         compress_probability: Fraction stored as JPEG in mode proportion.
         num_workers: Processes; by default one for each core.
+        exif: Turn images upright as the orientation in their EXIF data says (apply), or ignore it.
         on_error: An image that cannot be read aborts, or is skipped and listed in the JSON file.
         overwrite: Write again what is already there.
     """
-    encoding = Encoding(mode, quality, max_resolution, compress_probability)
+    encoding = Encoding(mode, quality, max_resolution, compress_probability, exif)
     existing_folder(source, "source")
     if all((source / split).is_dir() for split in SPLITS):
         if output.suffix == ".beton":
@@ -93,10 +99,10 @@ def write_image_folder(
 
     for beton, files in listed.items():
         info = write_beton(
-            FolderSamples(files),
+            FolderSamples(files, exif),
             beton,
             class_names=files.class_names,
-            source=str(parts[beton].resolve()),
+            source=printable(str(parts[beton].resolve())),
             encoding=encoding,
             num_workers=num_workers,
             on_error=on_error,

@@ -15,6 +15,7 @@ from torchvision import datasets
 
 from eca_lightning.data.datasets.image_folder import report
 from eca_lightning.data.ffcv.sidecar import Encoding, WriteMode
+from eca_lightning.data.folder.image import Exif, to_rgb
 from eca_lightning.utils.checks import require_known
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -48,6 +49,7 @@ class PillowSamples:
     """Pairs of a Pillow image and a label as samples to write."""
 
     pairs: Any
+    exif: Exif = "apply"
 
     def __len__(self) -> int:
         """Number of images."""
@@ -56,7 +58,7 @@ class PillowSamples:
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
         """RGB pixels of shape ``(height, width, 3)`` and the label."""
         image, label = self.pairs[index]
-        return np.asarray(image.convert("RGB")), int(label)
+        return np.asarray(to_rgb(image, self.exif)), int(label)
 
 
 def write_fashion_mnist(
@@ -105,6 +107,7 @@ def write_torchvision(
     mode: WriteMode | None = None,
     quality: int = 90,
     compress_probability: float = 0.5,
+    exif: Exif = "apply",
     num_workers: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -125,6 +128,7 @@ def write_torchvision(
         mode: How to store images: raw pixels, jpg, or proportion; by default raw up to 96 pixels.
         quality: JPEG quality, 1 to 100.
         compress_probability: Fraction stored as JPEG in mode proportion.
+        exif: Turn images upright as the orientation in their EXIF data says (apply), or ignore it.
         num_workers: Processes; by default one for each core.
         overwrite: Write again what is already there.
     """
@@ -150,7 +154,7 @@ def write_torchvision(
         class_names = _class_names(splits["train"], name)
     if mode is None:
         mode = "raw" if max(splits["train"][0][0].size) <= SMALL_IMAGE else "jpg"
-    encoding = Encoding(mode, quality, max_resolution, compress_probability)
+    encoding = Encoding(mode, quality, max_resolution, compress_probability, exif)
     if val_fraction is not None:
         title = f"{name} divided with val_fraction {val_fraction}"
         fractions, generator = [1 - val_fraction, val_fraction], torch.Generator().manual_seed(0)
@@ -161,7 +165,7 @@ def write_torchvision(
 
     for split, pairs in splits.items():
         info = write_beton(
-            PillowSamples(pairs),
+            PillowSamples(pairs, exif),
             output / f"{split}.beton",
             class_names=class_names,
             source=f"{title}, {split}",

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from eca_lightning.data.folder.image import Exif
 from eca_lightning.utils.checks import require
 
 FORMAT = 1
@@ -25,6 +26,7 @@ class Encoding:
     quality: int = 90
     max_resolution: int | None = None
     compress_probability: float = 0.5
+    exif: Exif = "apply"
 
     def __post_init__(self) -> None:
         known = self.mode in ("raw", "jpg", "proportion")
@@ -34,6 +36,7 @@ class Encoding:
         require(positive, "max_resolution", "at least 1", self.max_resolution)
         fraction = self.compress_probability
         require(0 <= fraction <= 1, "compress_probability", "from 0 to 1", fraction)
+        require(self.exif in ("apply", "ignore"), "exif", "apply or ignore", repr(self.exif))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from eca_lightning.data.ffcv.format import BetonInfo, check_beton
 from eca_lightning.data.ffcv.sidecar import Encoding, Sidecar, checksum, sidecar_path
 from eca_lightning.data.ffcv.writer import GuardedWriter, OnError, Samples
-from eca_lightning.utils.checks import require
+from eca_lightning.utils.checks import printable, require
 
 
 def write_beton(
@@ -86,7 +86,7 @@ def write_beton(
             encoding=encoding,
             bytes=info.bytes,
             sha256=checksum(partial),
-            skipped=[str(rejection) for rejection in rejected],
+            skipped=[printable(str(rejection)) for rejection in rejected],
         ).write(partial_sidecar)
         # A .beton must never stand beside the sidecar of another, whenever this is interrupted.
         output.unlink(missing_ok=True)

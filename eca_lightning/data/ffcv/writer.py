@@ -29,6 +29,9 @@ CHUNK = 32
 PAGE_SIZE = 1 << 23
 """Bytes of a page, FFCV's default; an image must fit in one."""
 
+MAX_SIDE = 65500
+"""Pixels of a side that JPEG and .beton files can have."""
+
 OnError = Literal["abort", "skip"]
 
 
@@ -168,6 +171,27 @@ class GuardedWriter(ffcv_api.DatasetWriter):
             os.fsync(file.fileno())
 
 
+def shrink(pixels: NDArray[np.uint8], max_resolution: int | None) -> NDArray[np.uint8]:
+    """Shrink an image whose longer side is above ``max_resolution``.
+
+    As FFCV's own ``resizer``, which rounds the shorter side of a long thin image to zero.
+
+    Raises:
+        ValueError: If a side is too long for a .beton.
+    """
+    import cv2  # after ffcv_api, which says what to install
+
+    height, width = pixels.shape[:2]
+    longer = max(height, width)
+    if max_resolution is not None and longer > max_resolution:
+        ratio = max_resolution / longer
+        size = max(1, int(ratio * width)), max(1, int(ratio * height))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        raise ValueError(f"a side has more than {MAX_SIDE:,} pixels; give a max_resolution")
+    return pixels
+
+
 @dataclass
 class Job:
     """What the processes of a writer share: the writer, the dataset and counters."""
@@ -207,7 +231,9 @@ class Job:
         if self.as_jpeg is not None:
             fields["image"].write_mode = "jpg" if self.as_jpeg[index] else "raw"
         try:
-            row = self.dataset[index], index, metadata.dtype.names, metadata
+            pixels, label = self.dataset[index]
+            sample = shrink(pixels, self.writer.encoding.max_resolution), label
+            row = sample, index, metadata.dtype.names, metadata
             ffcv_api.handle_sample(*row, self.allocator, fields)
         except Exception as error:  # reported with the name of the sample
             allocations = self.allocator.allocations

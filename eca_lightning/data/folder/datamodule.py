@@ -23,9 +23,9 @@ class ImageFolderDataModule(ClassificationDataModule):
 
     def _load(self, source: LabeledFiles, split: Split) -> FolderLoader:
         crop = self.train_crop if split == "train" else self.eval_crop
-        stored_size = first_image_size(source.paths) if crop == "full" else None
+        stored_size = first_image_size(source.paths, self.exif) if crop == "full" else None
         return FolderLoader(
-            FileDataset(source.paths, source.labels, self._crop(split, stored_size)),
+            FileDataset(source.paths, source.labels, self._crop(split, stored_size), self.exif),
             self._index_sampler(len(source.paths), split),
             num_workers=self._workers(),
             pin_memory=self._device().type == "cuda",

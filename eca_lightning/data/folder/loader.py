@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
 from eca_lightning.data.epoch_loader import Batch, EpochLoader
-from eca_lightning.data.folder.files import open_rgb
+from eca_lightning.data.folder.image import Exif, open_rgb
 from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 from eca_lightning.data.transforms.crop import Crop
 from eca_lightning.data.transforms.torchvision_ops import apply_steps
@@ -28,10 +28,17 @@ SampleKey = tuple[int, int, int | None]
 class FileDataset(Dataset[tuple[Tensor, int]]):
     """Cropped and augmented image files with their labels, -1 for all if ``labels`` is None."""
 
-    def __init__(self, paths: list[Path], labels: Sequence[int] | None, crop: Crop) -> None:
+    def __init__(
+        self,
+        paths: list[Path],
+        labels: Sequence[int] | None,
+        crop: Crop,
+        exif: Exif = "apply",
+    ) -> None:
         self.paths = paths
         self.labels = labels
         self.crop = crop
+        self.exif: Exif = exif
 
     def __len__(self) -> int:
         """Number of files."""
@@ -49,7 +56,7 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         crop = self.crop.resized(image_size) if image_size else self.crop
         number = max(index, 0)
         sample = number % len(self.paths)
-        image = open_rgb(self.paths[sample])
+        image = open_rgb(self.paths[sample], self.exif)
         if crop.name == "full" and image.size != (crop.width, crop.height):
             raise ValueError(
                 f"the crop 'full' needs images of one size, but {self.paths[sample]} has "

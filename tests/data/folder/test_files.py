@@ -1,9 +1,9 @@
 """Reading and listing image files."""
 
+import os
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
@@ -12,51 +12,7 @@ from eca_lightning.data.folder.files import (
     find_images,
     first_image_size,
     list_class_folders,
-    open_rgb,
-    read_rgb,
 )
-
-
-def pictures():
-    rng = np.random.default_rng(0)
-    gray = rng.integers(0, 256, (30, 40), np.uint8)
-    color = Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8))
-    return {
-        "gray.png": Image.fromarray(gray),
-        "bilevel.png": Image.fromarray(gray).convert("1"),
-        "deep.png": Image.fromarray(gray.astype(np.uint16) * 257),
-        "palette.png": color.quantize(64),
-        "transparent.png": color.convert("RGBA"),
-        "gray_alpha.png": Image.fromarray(gray).convert("LA"),
-        "print.jpg": color.convert("CMYK"),
-        "gray.jpg": Image.fromarray(gray),
-        "ycbcr.tiff": color.convert("YCbCr"),
-    }
-
-
-@pytest.mark.parametrize("name", pictures())
-def test_every_kind_of_image_becomes_rgb_as_pil_converts_it(name, tmp_path):
-    pictures()[name].save(tmp_path / name)
-    with Image.open(tmp_path / name) as image:
-        expected = np.asarray(image.convert("RGB"))
-    assert np.array_equal(read_rgb(tmp_path / name), expected)
-    assert open_rgb(tmp_path / name).mode == "RGB"
-    assert first_image_size([tmp_path / name]) == (30, 40)
-
-
-@pytest.mark.parametrize("content", [b"", b"no image at all", b"\xff\xd8\xff\xe0 nor this"])
-def test_a_file_that_is_no_image_is_named(content, tmp_path):
-    path = tmp_path / "broken.jpg"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken\.jpg"):
-        read_rgb(path)
-
-
-def test_a_truncated_image_is_named(image_folder, tmp_path):
-    content = (image_folder / "cat" / "0.jpg").read_bytes()
-    (tmp_path / "half.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"half\.jpg.*truncated"):
-        read_rgb(tmp_path / "half.jpg")
 
 
 def test_classes_and_files_are_those_of_torchvision(image_folder):
@@ -75,6 +31,72 @@ def test_other_files_are_ignored_and_nested_ones_found(tmp_path):
         path.touch()
     names = [str(path.relative_to(tmp_path)) for path in list_class_folders(tmp_path).paths]
     assert names == ["a/1.png", "a/deep/2.JPEG", "b/3.webp"]
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What is said on rank zero."""
+    lines = []
+    monkeypatch.setattr("lightning.pytorch.utilities.rank_zero_info", lines.append)
+    return lines
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_all_that_is_left_out_is_counted_in_one_line(tmp_path, said):
+    hidden = ("a/._1.jpg", "a/Thumbs.db", "__MACOSX/a/1.jpg", ".ipynb_checkpoints/1.jpg")
+    others = ("a/x.heic", "a/deep/y.HEIC", "b/notes", "readme.md")
+    touch(tmp_path, "a/1.jpg", "b/2.jfif", "0.png", *hidden, *others)
+    files = list_class_folders(tmp_path, "data.train")
+    assert files.class_names == ["a", "b"]
+    assert [path.name for path in files.paths] == ["1.jpg", "2.jfif"]
+    (line,) = said
+    assert re.fullmatch(
+        rf"data\.train: {tmp_path}: left out 4 hidden \(.*, \.\.\.\); 1 outside the class folders; "
+        r"4 not images \(2 \.heic, 1 \.md, 1 no extension\)",
+        line,
+    )
+    assert len(find_images(tmp_path)) == 3
+    assert "left out 4 hidden" in said[1]
+
+
+def test_nothing_is_said_where_nothing_is_left_out(image_folder, said):
+    list_class_folders(image_folder)
+    find_images(image_folder)
+    assert said == []
+
+
+def test_links_are_followed_without_end_nor_twice(tmp_path, said):
+    touch(tmp_path, "elsewhere/1.jpg", "elsewhere/deep/2.jpg", "root/a/0.jpg")
+    root = tmp_path / "root"
+    (root / "b").symlink_to(tmp_path / "elsewhere")  # a class
+    (root / "a" / "up").symlink_to(root)  # a cycle
+    (root / "a" / "self").symlink_to("self")
+    (root / "a" / "gone.jpg").symlink_to("nowhere")
+    names = [str(path.relative_to(root)) for path in list_class_folders(root).paths]
+    assert names[:2] == ["a/0.jpg", "a/gone.jpg"]
+    assert names[-2:] == ["b/1.jpg", "b/deep/2.jpg"]
+    found = [str(path.relative_to(root)) for path in find_images(root)]
+    assert found == ["a/0.jpg", "a/gone.jpg", "b/1.jpg", "b/deep/2.jpg"]
+    assert "1 linked folders that are listed already" in said[-1]
+
+
+def test_class_names_that_are_not_utf8_are_refused(tmp_path):
+    touch(tmp_path, "cat/1.jpg")
+    os.mkdir(os.fsencode(tmp_path) + b"/h\xe9ron")
+    with pytest.raises(ValueError, match=r"1 class folders in .* are not UTF-8: h\\xe9ron; rename"):
+        list_class_folders(tmp_path, "data.train")
+
+
+def test_globs_leave_out_what_is_hidden_unless_it_is_spelled_out(tmp_path):
+    touch(tmp_path, "a/1.jpg", "a/._1.jpg", "__MACOSX/1.jpg", ".cache/2.jpg")
+    assert find_images(tmp_path / "**" / "*.jpg") == [tmp_path / "a/1.jpg"]
+    assert find_images(tmp_path / ".cache" / "*.jpg") == [tmp_path / ".cache/2.jpg"]
 
 
 def test_an_empty_class_folder_is_named(tmp_path):
@@ -160,6 +182,6 @@ def test_what_stands_for_no_image_is_named(source, error, message):
 
 def test_the_size_of_the_first_image_that_can_be_read(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
-    pictures()["gray.png"].save(tmp_path / "b.png")
+    Image.new("L", (40, 30)).save(tmp_path / "b.png")
     assert first_image_size([tmp_path / "a.png", tmp_path / "b.png"]) == (30, 40)
     assert first_image_size([tmp_path / "a.png"]) is None
