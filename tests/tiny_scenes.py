@@ -34,7 +34,7 @@ MANY_RETINANET = {"topk_candidates": 60, "detections_per_img": 60, "score_thresh
 def tiny_detector(name="faster_rcnn", attention="eca", **options):
     """A detector for images of about 64 pixels."""
     defaults = {
-        "backbone": BackboneConfig("resnet18", attention),
+        "backbone": BackboneConfig("shallow.basic_blocks", attention),
         "num_classes": len(CLASSES),
         "norm": "batch",
         "trainable_layers": 5,

@@ -13,6 +13,7 @@ from tiny_scenes import MANY_RCNN, MANY_RETINANET, TinyScenes, tiny_detector
 from torch import nn
 
 from eca_lightning import DetectionWriter, ObjectDetector
+from eca_lightning.backbones import BackboneConfig
 
 
 class StridedScenes(TinyScenes):
@@ -46,7 +47,9 @@ def score_and_train(folder, ranks):
     for name in ("mask_rcnn", "retinanet"):
         seed_everything(1, verbose=False)
         options = MANY_RCNN if name == "mask_rcnn" else MANY_RETINANET
-        model = ObjectDetector(tiny_detector(name, options=options), class_metrics=True)
+        backbone = BackboneConfig("resnet18", "eca")  # of which some proposals are right
+        detector = tiny_detector(name, options=options, backbone=backbone)
+        model = ObjectDetector(detector, class_metrics=True)
         if name == "mask_rcnn":  # boxes stay where the proposals are, of which some are right
             nn.init.zeros_(model.detector.roi_heads.box_predictor.bbox_pred.weight)
         data = StridedScenes()

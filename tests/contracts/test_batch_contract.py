@@ -16,6 +16,7 @@ from PIL import Image
 from eca_lightning import FFCVDataModule, ImageFolderDataModule
 from eca_lightning.data.datasets.image_folder import write_image_folder
 
+BATCHES = pytest.StashKey[dict[str, list[tuple[float, ...]]]]()
 CLASSES = 3
 SAMPLES = 22
 OPTIONS = {
@@ -54,6 +55,18 @@ def make_module(request, pictures, tmp_path_factory):
         return module(**{**splits, **OPTIONS, **options})
 
     return make
+
+
+@pytest.fixture
+def whole(request, make_module, tmp_path):
+    """The training batches of an uninterrupted run; found once for each data module."""
+    known = request.config.stash.setdefault(BATCHES, {})
+    kind = request.node.callspec.params["make_module"]
+    if kind not in known:
+        model = Recorder()
+        make_trainer(tmp_path, limit_val_batches=0).fit(model, datamodule=make_module())
+        known[kind] = model.training_batches
+    return known[kind]
 
 
 class Recorder(LightningModule):
@@ -139,24 +152,22 @@ def test_lightning_trains_epochs_that_differ_and_leaves_no_thread(make_module, t
 
 
 @pytest.mark.parametrize("step", [2, 5, 6, 9])
-def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(make_module, tmp_path, step):
-    whole = Recorder()
-    make_trainer(tmp_path).fit(whole, datamodule=make_module())
+def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(make_module, whole, tmp_path, step):
     checkpoint = tmp_path / "stopped.ckpt"
     stopped, resumed = Recorder(), Recorder()
     make_trainer(tmp_path, callbacks=[StopAt(step, checkpoint)]).fit(
         stopped, datamodule=make_module()
     )
-    assert stopped.training_batches == whole.training_batches[:step]
+    assert stopped.training_batches == whole[:step]
     make_trainer(tmp_path).fit(resumed, datamodule=make_module(), ckpt_path=checkpoint)
-    assert resumed.training_batches == whole.training_batches[step:]
+    assert resumed.training_batches == whole[step:]
 
 
 @pytest.mark.parametrize("hook", ["training_step", "on_after_batch_transfer", "on_train_batch_end"])
 @pytest.mark.parametrize("step", [0, 3, 4, 5, 8])
-def test_a_batch_whose_step_failed_is_seen_again(make_module, tmp_path, step, hook):
-    whole, failing, resumed = Recorder(), Recorder(), Recorder()
-    make_trainer(tmp_path).fit(whole, datamodule=make_module())
+def test_a_batch_whose_step_failed_is_seen_again(make_module, whole, tmp_path, step, hook):
+    failing, resumed = Recorder(), Recorder()
+    options = {"limit_val_batches": 0}
 
     def fail(*arguments):
         if failing.global_step == step + (hook == "on_train_batch_end"):
@@ -166,13 +177,14 @@ def test_a_batch_whose_step_failed_is_seen_again(make_module, tmp_path, step, ho
     setattr(failing, hook, fail)
     saver = OnExceptionCheckpoint(tmp_path)
     with pytest.raises(ZeroDivisionError):
-        make_trainer(tmp_path, callbacks=[saver], enable_checkpointing=True).fit(
+        make_trainer(tmp_path, callbacks=[saver], enable_checkpointing=True, **options).fit(
             failing, datamodule=make_module()
         )
     done = step + (hook == "on_train_batch_end")
-    assert failing.training_batches == whole.training_batches[:done]
-    make_trainer(tmp_path).fit(resumed, datamodule=make_module(), ckpt_path=saver.ckpt_path)
-    assert resumed.training_batches == whole.training_batches[done:]
+    assert failing.training_batches == whole[:done]
+    run = make_trainer(tmp_path, **options)
+    run.fit(resumed, datamodule=make_module(), ckpt_path=saver.ckpt_path)
+    assert resumed.training_batches == whole[done:]
 
 
 def test_overfitting_repeats_the_same_batches(make_module, tmp_path):
@@ -190,9 +202,8 @@ def test_fit_without_validation_and_predict_with_lightning(make_module, tmp_path
     assert torch.cat(predictions).tolist() == [-1] * SAMPLES
 
 
-def test_limits_of_a_trainer_do_not_shift_later_epochs(make_module, tmp_path):
-    whole, limited = Recorder(), Recorder()
-    make_trainer(tmp_path).fit(whole, datamodule=make_module())
+def test_limits_of_a_trainer_do_not_shift_later_epochs(make_module, whole, tmp_path):
+    limited = Recorder()
     make_trainer(tmp_path, limit_train_batches=3).fit(limited, datamodule=make_module())
-    expected = [batch for i, batch in enumerate(whole.training_batches) if i % 5 < 3]
+    expected = [batch for i, batch in enumerate(whole) if i % 5 < 3]
     assert limited.training_batches == expected

@@ -24,7 +24,10 @@ def config(folder, **data):
     options = run["model"]["init_args"]["detector"]
     tiny = tiny_detector("mask_rcnn", **data.pop("detector", {}))
     options |= {key: getattr(tiny, key) for key in options if key != "backbone"}
-    options |= {"name": "mask_rcnn", "backbone": {"name": "resnet18", "attention": "eca"}}
+    options |= {
+        "name": "mask_rcnn",
+        "backbone": {"name": "shallow.basic_blocks", "attention": "eca"},
+    }
     sets = {split: str(folder / split) for split in ("train", "val")}
     sets |= {f"{split}_annotations": str(folder / f"{split}.json") for split in ("train", "val")}
     run["data"] = {
@@ -133,7 +136,7 @@ def test_another_detectors_checkpoint_is_named(work, capsys):
 @pytest.mark.slow
 def test_a_classifiers_checkpoint_is_no_detectors(work, capsys, tmp_path):
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    trainer.strategy.connect(ImageClassifier(BackboneConfig("resnet18", "eca", num_classes=2)))
+    trainer.strategy.connect(ImageClassifier(BackboneConfig("resnet20", "eca", num_classes=2)))
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     options = ["--config", work / "small.yaml", "--ckpt_path", tmp_path / "model.ckpt"]
     assert "give them as model.backbone_weights" in fails(capsys, "fit", *options)

@@ -240,7 +240,7 @@ def test_checkpoint_alone_rebuilds_the_model(data, tmp_path):
     ("changed", "difference"),
     [
         (
-            {"backbone": BackboneConfig("resnet18", "se")},
+            {"backbone": BackboneConfig("shallow.basic_blocks", "se")},
             "backbone.attention is 'eca' in the checkpoint",
         ),
         ({"name": "retinanet", "options": {}}, "name is 'faster_rcnn' in the checkpoint"),
@@ -261,7 +261,7 @@ def test_a_checkpoint_of_the_same_weights_is_taken(data, tmp_path):
     run = trainer(tmp_path)
     run.strategy.connect(detector())
     run.save_checkpoint(tmp_path / "model.ckpt")
-    backbone = BackboneConfig("resnet18", "eca", fused=False, num_classes=7)
+    backbone = BackboneConfig("shallow.basic_blocks", "eca", fused=False, num_classes=7)
     config = tiny_detector(backbone=backbone, min_size=[48], options={})
     trainer(tmp_path).validate(
         detector(config=config), datamodule=data, ckpt_path=tmp_path / "model.ckpt", verbose=False
@@ -270,7 +270,7 @@ def test_a_checkpoint_of_the_same_weights_is_taken(data, tmp_path):
 
 def test_a_classifiers_checkpoint_is_no_detectors(data, tmp_path):
     run = trainer(tmp_path)
-    run.strategy.connect(ImageClassifier(BackboneConfig("resnet18", "eca", num_classes=2)))
+    run.strategy.connect(ImageClassifier(BackboneConfig("resnet20", "eca", num_classes=2)))
     run.save_checkpoint(tmp_path / "model.ckpt")
     with pytest.raises(ValueError, match=r"give them as model\.backbone_weights"):
         trainer(tmp_path).validate(detector(), datamodule=data, ckpt_path=tmp_path / "model.ckpt")
@@ -284,7 +284,7 @@ def test_data_with_another_number_of_classes_is_refused(data, tmp_path):
 
 def test_a_new_run_starts_from_the_backbones_weights(data, tmp_path):
     torch.manual_seed(1)
-    classifier = BackboneConfig("resnet18", "eca").build()
+    classifier = BackboneConfig("shallow.basic_blocks", "eca").build()
     path = tmp_path / "weights.pth"
     torch.save(classifier.state_dict(), path)
     model = detector(backbone_weights=path, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))

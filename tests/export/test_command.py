@@ -40,7 +40,7 @@ def checkpoint(path, model):
     return path, model.eval()
 
 
-def classifier(folder, name="resnet20", attention="eca", **options):
+def classifier(folder, name="shallow.basic_blocks", attention="eca", **options):
     torch.manual_seed(0)
     config = BackboneConfig(name, attention, num_classes=3, **options)
     model = ImageClassifier(config, mean=MEAN, std=STD)
@@ -93,6 +93,7 @@ def assert_same(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_onnx_has_the_logits_at_any_batch_and_size(tmp_path):
     path, model = classifier(tmp_path, attention="cbam")
     output = tmp_path / "model.onnx"
@@ -113,6 +114,7 @@ def preprocessing(eca, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_preprocessing_takes_bytes_and_returns_probabilities(eca, preprocessing):
     for shape in SHAPES:
         images = pictures(*shape)
@@ -122,6 +124,7 @@ def test_preprocessing_takes_bytes_and_returns_probabilities(eca, preprocessing)
     assert "BatchNormalization" not in operators
 
 
+@pytest.mark.slow
 def test_onnx_describes_the_network(preprocessing):
     loaded = session(preprocessing)
     (images,) = loaded.get_inputs()
@@ -134,6 +137,7 @@ def test_onnx_describes_the_network(preprocessing):
     assert [file.name for file in preprocessing.parent.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.slow
 def test_program_of_torch_export(eca, tmp_path):
     path, model = eca
     output = tmp_path / "model.pt2"
@@ -162,7 +166,10 @@ def test_weights_and_the_json_make_the_network_again(eca, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("resnet20", ".pt2"), ("mobilenet_v2", ".onnx")])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("shallow.basic_blocks", ".onnx"), ("mobilenet_v2", ".pt2")]
+)
 def test_features_are_the_stages(tmp_path, name, suffix):
     path, model = classifier(tmp_path, name)
     output = tmp_path / f"features{suffix}"
@@ -190,6 +197,7 @@ def detector(folder, name, options=None):
     return checkpoint(folder / "model.ckpt", model)
 
 
+@pytest.mark.slow
 def test_features_of_a_detector_are_its_pyramid(tmp_path):
     path, model = detector(tmp_path, "retinanet")
     output = tmp_path / "pyramid.pt2"
@@ -201,6 +209,7 @@ def test_features_of_a_detector_are_its_pyramid(tmp_path):
     assert_same(run(output, images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask_rcnn", "retinanet"])
 def test_detectors_find_the_same_boxes(tmp_path, name, capsys):
     path, model = detector(tmp_path, name)
@@ -219,6 +228,7 @@ def test_detectors_find_the_same_boxes(tmp_path, name, capsys):
         assert distance[found["labels"] == label].min() < 0.01
 
 
+@pytest.mark.slow
 def test_a_detector_may_find_nothing(tmp_path, capsys):
     path, _ = detector(tmp_path, "retinanet", SMALL_RETINANET | {"score_thresh": 0.9})
     output = tmp_path / "detector.onnx"
@@ -236,7 +246,7 @@ def test_a_file_that_differs_is_not_left(eca, tmp_path, capsys, monkeypatch):
         lambda path: lambda images: {k: v + 0.01 for k, v in true_runner(path)(images).items()},
     )
     error = fails(capsys, eca[0], tmp_path / "model.safetensors")
-    assert re.search(r"would differ from PyTorch by \d\.\de-03, above 0.0001", error)
+    assert re.search(r"would differ from PyTorch by \d\.\de-0[23], above 0.0001", error)
     assert not list(tmp_path.iterdir())
 
 
