@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -13,8 +14,11 @@ from torchvision.models import ResNet50_Weights
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
+from eca_lightning.training.architecture import differences
 from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.weights.find import Kind
 from eca_lightning.weights.infer_backbone import infer_backbone
+from eca_lightning.weights.look_alikes import NOT_SHOWN
 from eca_lightning.weights.match import Match, load_weights, match_weights, summary
 from eca_lightning.weights.read import WeightsFile, read_weights
 
@@ -36,6 +40,8 @@ def load_classifier(path: str | Path) -> ImageClassifier:
         ValueError: If it cannot be read, or its weights are of no network of this package.
     """
     weights = read_weights(path)
+    for note in weights.notes:
+        rank_zero_info(f"weights of {path}: {note}")
     saved = weights.backbone and weights.backbone.require_imported()
     model = _classifier(weights, saved or infer_backbone(weights))
     load_weights(model.backbone, weights)
@@ -49,14 +55,17 @@ def import_weights(
     strict: bool = True,
     mean: list[float] | None = None,
     std: list[float] | None = None,
+    weights: Kind | None = None,
 ) -> None:
     """Make a checkpoint of weights from elsewhere, which fit, validate, test and predict take.
 
     Known are the original project's checkpoints (.pth.tar), state dicts of torchvision's networks,
     of timm's resnet family and of this package, as torch.save writes them or as .safetensors, and
-    checkpoints of this package. Depth, attention, kernel sizes and classes are read from the
-    weights. Weights without attention fit a network with attention, whose outputs are then the same
-    until it is trained.
+    checkpoints of this package. State dicts may be nested, and their keys have a prefix. Depth,
+    attention, kernel sizes and classes are read from the weights. Weights do not show dilation or
+    blur, for example: if the file, its name or a config.json beside it says that the network is
+    none of this package, it is refused. Weights without attention fit a network with attention,
+    whose outputs are then the same until it is trained.
 
     Args:
         source: File of the weights. Only tensors and plain data are unpickled.
@@ -65,8 +74,11 @@ def import_weights(
             from the weights.
         strict: Whether each weight must match. If not, those that do not stay as they were
             initialized: a classifier of other classes, for example.
-        mean: Mean of each image channel, from 0 to 1. Default: the checkpoint's, else ImageNet's.
-        std: Standard deviation of each image channel. Default: the checkpoint's, else ImageNet's.
+        mean: Mean of each image channel, from 0 to 1. Default: the file's or that of the
+            config.json beside it, else ImageNet's.
+        std: Standard deviation of each image channel. Default: as the mean's.
+        weights: Of a file with averaged and trained weights, such as state_dict_ema and state_dict
+            of timm, which to take: ema or raw. Default: ema.
 
     Raises:
         FileNotFoundError: If there is no source.
@@ -74,44 +86,67 @@ def import_weights(
     """
     if output.suffix != ".ckpt":
         raise ValueError(f"a checkpoint is written, and {output} is none: let it end in .ckpt")
-    weights = read_weights(source)
+    file = read_weights(source, weights)
     if output.exists() and output.samefile(source):
         raise ValueError(f"{output} is the file to be imported: give another output")
-    if backbone and weights.backbone and backbone.blur_pool != weights.backbone.blur_pool:
-        blur = str(weights.backbone.blur_pool).lower()
-        raise ValueError(f"{source} is of a network with blur_pool: {blur}: set it in --backbone")
-    known = backbone or (weights.backbone and weights.backbone.require_imported())
-    config = known or infer_backbone(weights)
-    model = _classifier(weights, config, mean, std)
-    match = match_weights(model.backbone, weights.tensors)
-    _print(weights, config, match, model.class_names)
+    known = backbone or (file.backbone and file.backbone.require_imported())
+    config = known or infer_backbone(file)
+    model = _classifier(file, config, mean, std)
+    match = match_weights(model.backbone, file.tensors)
+    _print(file, model, match, is_inferred=known is None)
     if match.mismatches and (strict or not match.tensors):
         raise ValueError(
             f"{source} does not match {_described(config)}: {summary(match.mismatches)}. Give the "
             "network of the file as --backbone, or load what matches with --strict false"
         )
+    if file.backbone:  # options on which neither names nor shapes of weights depend
+        hidden = {"blur_pool"} | ({"stem"} if not match.mismatches else set())
+        hidden |= {"attention", "attention_options"} if match.is_exact else set()
+        saved = file.hyper_parameters["backbone"]
+        saved = {key: value for key, value in saved.items() if key in hidden}
+        if unlike := differences(BackboneConfig, saved, asdict(config), ("fused",)):
+            raise ValueError(f"{source} is of another network: {unlike}: set it in --backbone")
+    if norm := match.half_loaded_norm:
+        raise ValueError(
+            f"{source}: {norm} has no running statistics, as a group norm's weights: its network "
+            "has other norms than those of this package"
+        )
     match.load(model.backbone)
-    saved = asdict(config)
+    kept = asdict(config)
     if known is None:  # names and shapes of weights do not show these: a run's config decides
         for key in ("fused", "blur_pool", "stochastic_depth"):
-            del saved[key]
-    _save(model, saved, output)
+            del kept[key]
+    _save(model, kept, output)
     print(f"checkpoint: {output}")
 
 
 def _classifier(
-    weights: WeightsFile, config: BackboneConfig, mean: Any = None, std: Any = None
+    file: WeightsFile, config: BackboneConfig, mean: Any = None, std: Any = None
 ) -> ImageClassifier:
     """Build the model, its weights not loaded yet."""
-    saved = weights.hyper_parameters
-    mean = mean or saved.get("mean", IMAGENET_MEAN)
-    model = ImageClassifier(config, mean=mean, std=std or saved.get("std", IMAGENET_STD))
-    names = weights.class_names
-    if weights.backbone is None and config.num_classes == 1000:
+    count, saved = config.in_channels, file.hyper_parameters
+    mean = mean or _per_channel(saved.get("mean"), count) or IMAGENET_MEAN
+    std = std or _per_channel(saved.get("std"), count) or IMAGENET_STD
+    if not len(mean) == len(std) == count:
+        example = "[" + ", ".join(["0.5"] * count) + "]"
+        raise ValueError(
+            f"{file.path} is of a network for images of {count} channel(s): import it with one "
+            f"value per channel, as in --mean '{example}' --std '{example}'"
+        )
+    model = ImageClassifier(config, mean=mean, std=std)
+    names = file.class_names
+    if file.backbone is None and config.num_classes == 1000:
         names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
     if names is not None and len(names) == config.num_classes:
         model.class_names = list(names)
     return model
+
+
+def _per_channel(values: Any, count: int) -> list[float] | None:
+    """Return what a file says of the channels of images, if it is on the scale from 0 to 1."""
+    if not isinstance(values, list | tuple) or len(values) != count:
+        return None
+    return list(values) if all(isinstance(v, int | float) and 0 <= v <= 1 for v in values) else None
 
 
 def _save(model: ImageClassifier, backbone: dict[str, Any], output: Path) -> None:
@@ -130,15 +165,23 @@ def _save(model: ImageClassifier, backbone: dict[str, Any], output: Path) -> Non
         torch.save(checkpoint, part)
 
 
-def _print(
-    weights: WeightsFile, config: BackboneConfig, match: Match, class_names: list[str] | None
-) -> None:
-    table = Table(title=f"import of {escape(str(weights.path))}", show_header=False)
+def _print(file: WeightsFile, model: ImageClassifier, match: Match, is_inferred: bool) -> None:
+    config, names = model.backbone_config, model.class_names
+    table = Table(title=f"import of {escape(str(file.path))}", show_header=False)
+    for note in file.notes:
+        table.add_row("weights", escape(note))
     table.add_row("network", _described(config))
-    if weights.arch:
-        table.add_row("called by the file", escape(weights.arch))
+    if is_inferred:
+        table.add_row("not shown by weights", f"{NOT_SHOWN}: taken to be as torchvision's")
+    if file.arch:
+        table.add_row("called by the file", escape(file.arch))
+    if file.unlike:
+        table.add_row("differs by its name", escape(file.unlike))
     table.add_row("images", f"{config.in_channels} channels")
-    named = "" if class_names is None else f", {class_names[0]} to {class_names[-1]}"
+    for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        values = ", ".join(f"{value:g}" for value in model.hparams[name])
+        table.add_row(name, values + ", ImageNet's" * (tuple(model.hparams[name]) == usual))
+    named = "" if names is None else f", {names[0]} to {names[-1]}"
     table.add_row("classes", escape(f"{config.num_classes}{named}"))
     table.add_row("tensors that match", str(len(match.tensors)))
     table.add_row("tensors that do not", str(len(match.mismatches)))

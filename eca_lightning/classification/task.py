@@ -18,6 +18,7 @@ from eca_lightning.classification.losses import LossName, classification_loss
 from eca_lightning.classification.metrics import ExactMean
 from eca_lightning.classification.mixing import Mixing
 from eca_lightning.training.task import VisionTask, require_uint8
+from eca_lightning.utils.checks import require
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) uint8 and labels (N,) int64; the label -1 marks rows that fill up a batch."""
@@ -96,8 +97,12 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         if not len(mean) == len(std) == backbone.in_channels:
             raise ValueError(
                 f"mean has {len(mean)} and std {len(std)} values, "
-                f"but backbone.in_channels is {backbone.in_channels}: give one value per channel"
+                f"but backbone.in_channels is {backbone.in_channels}: give one value per channel "
+                "as model.mean and as model.std"
             )
+        for name, values in (("mean", mean), ("std", std)):
+            require(all(0 <= v <= 1 for v in values), name, "values from 0 to 1", values)
+        require(all(std), "std", "above 0", std)
         if bce_target_threshold is not None and loss != "binary_cross_entropy":
             raise ValueError("bce_target_threshold is for loss: binary_cross_entropy: leave it out")
         options = {"backbone": asdict(backbone), "mixing": asdict(mixing) if mixing else None}
@@ -137,8 +142,23 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         return self._network(self.normalize(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Map uint8 images (N, C, H, W) to what the backbone takes."""
+        """Map uint8 images (N, C, H, W) to what the backbone takes.
+
+        A network for one channel sees color images in gray, as Pillow converts them.
+
+        Raises:
+            ValueError: If the network takes images of other channels.
+        """
         require_uint8(images)
+        given, taken = images.shape[1], self.mean.shape[1]
+        if (given, taken) == (3, 1):
+            red, green, blue = images.int().unbind(1)
+            images = ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).unsqueeze(1)
+        elif given not in (1, taken):
+            raise ValueError(
+                f"images have {given} channels, but model.backbone.in_channels is {taken}: set it "
+                f"to {given}"
+            )
         return (images - self.mean) / self.std
 
     def _network(self, inputs: Tensor) -> Tensor:

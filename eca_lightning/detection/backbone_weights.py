@@ -1,6 +1,7 @@
 """Load a classifier's weights into the backbone of a detector."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from torch import nn
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.network import outline
+from eca_lightning.training.architecture import differences
+from eca_lightning.weights.infer_backbone import require_alike
 from eca_lightning.weights.match import compare, summary
 from eca_lightning.weights.read import read_weights
 
@@ -27,13 +30,9 @@ def load_backbone(detector: nn.Module, path: str | Path) -> str:
             detector is then unchanged.
     """
     weights = read_weights(path)
+    require_alike(weights)
     network: Any = detector
     here, saved = network.backbone_config, weights.backbone
-    if saved and saved.blur_pool != here.blur_pool:
-        raise ValueError(
-            f"{path} is of a network with blur_pool: {str(saved.blur_pool).lower()}: "
-            "set the backbone's blur_pool to that, or give another file"
-        )
     layout = outline(here.name).layout
     given = layout.of_body(weights.tensors)
     body = network.backbone.body
@@ -45,11 +44,22 @@ def load_backbone(detector: nn.Module, path: str | Path) -> str:
             f"{_described(saved) if saved else _described_by_keys(given)}: "
             "set the detector's backbone to the file's network, or give another file"
         )
+    if saved:  # what neither names nor shapes of weights show
+        options = weights.hyper_parameters["backbone"]
+        of_classifier = ("num_classes", "in_channels", "fused", "stochastic_depth")
+        if unlike := differences(BackboneConfig, options, asdict(here), of_classifier):
+            raise ValueError(
+                f"{path} is of another network: {unlike}: set the detector's backbone to the "
+                "file's network, or give another file"
+            )
     body.load_state_dict(given, strict=False)
     left_out = [key for key in weights.tensors if layout.is_classifier(key)]
-    return (
-        f"backbone: {len(given)} tensors of {path}; "
-        f"left out: {', '.join(left_out) if left_out else 'none'}"
+    return "; ".join(
+        [
+            f"backbone: {len(given)} tensors of {path}",
+            *weights.notes,
+            f"left out: {', '.join(left_out) if left_out else 'none'}",
+        ]
     )
 
 

@@ -137,7 +137,7 @@ def _overlays(
     images, labels = images[shown], labels[shown]
     views = []
     for model in models:
-        inputs = ((images - model.mean) / model.std).float()
+        inputs = model.normalize(images).float()
         maps, logits = grad_cam.grad_cam(model.backbone, inputs, labels)
         saved = model.hparams["backbone"]
         title = f"{saved['name']}, {saved['attention'] or 'no attention'}"

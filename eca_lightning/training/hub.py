@@ -79,5 +79,6 @@ class HubMixin(PyTorchModelHubMixin, library_name="eca-lightning", license="mit"
         except SafetensorError as error:
             message = f"the weights of {model_id} are damaged ({error}): save them again"
             raise ValueError(message) from error
-        model.on_load_checkpoint({**config, "hyper_parameters": model.hparams})
+        weights = {"state_dict": model.state_dict(), "hyper_parameters": model.hparams}
+        model.on_load_checkpoint(config | weights)
         return model.eval()  # older versions of the mixin leave it in training mode

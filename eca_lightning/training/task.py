@@ -23,6 +23,7 @@ from eca_lightning.training.foreign_files import forget_foreign_files
 from eca_lightning.training.hub import HubMixin
 from eca_lightning.training.optim import horizon_in_steps, images_per_step, parameter_groups
 from eca_lightning.training.resumed_optimizer import built_options, keep_given_options
+from eca_lightning.weights.tensors import require_usable
 
 
 class VisionTask(HubMixin, LightningModule):
@@ -263,10 +264,11 @@ class VisionTask(HubMixin, LightningModule):
 
         Raises:
             ValueError: If the checkpoint is of another architecture, or of other classes than the
-                data on which it is scored.
+                data on which it is scored, or its weights are unusable.
         """
         if self._trainer is not None:
             forget_foreign_files(self._trainer, checkpoint)
+        require_usable(checkpoint.get("state_dict", {}), "the checkpoint")
         saved = checkpoint.get("hyper_parameters", {})
         if differences := self.architecture_differences(saved, self.hparams):
             raise ValueError(f"the checkpoint is of another architecture: {differences}")

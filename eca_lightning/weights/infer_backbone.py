@@ -30,8 +30,10 @@ def infer_backbone(weights: WeightsFile) -> BackboneConfig:
             `eca_lightning.weights.match.match_weights` reports.
 
     Raises:
-        ValueError: If the network is none of this package, or its attention cannot be inferred.
+        ValueError: If the network is none of this package, by its weights or by what the file says
+            of it, or its attention cannot be inferred.
     """
+    require_alike(weights)
     shapes = {key: value.shape for key, value in weights.tensors.items()}
     name = min(backbone_names(), key=lambda name: _distance(name, shapes))
     layout, plain, _ = outline(name)
@@ -59,6 +61,15 @@ def infer_backbone(weights: WeightsFile) -> BackboneConfig:
             "weights: give their network as --backbone"
         )
     return BackboneConfig(name, *choice, **settings)
+
+
+def require_alike(weights: WeightsFile) -> None:
+    """Raise a ValueError if a file says that its network only looks like one of this package."""
+    if weights.unlike:
+        raise ValueError(
+            f"{weights.path} is of a network that only looks like one of this package "
+            f"({weights.unlike}). If that is wrong, import it with --backbone"
+        )
 
 
 def _distance(name: str, shapes: Shapes) -> int:

@@ -42,6 +42,18 @@ class Match:
     mismatches: Sequence[Mismatch]
     neutral: bool
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether each weight of the file and the network has its like in the other."""
+        return not self.mismatches and not self.neutral
+
+    @property
+    def half_loaded_norm(self) -> str | None:
+        """The first batch norm whose scale matches while its statistics are missing."""
+        missing = (m.key for m in self.mismatches if m.kind == "missing")
+        norms = (key.removesuffix(".running_var") for key in missing if ".running_var" in key)
+        return next((norm for norm in norms if f"{norm}.weight" in self.tensors), None)
+
     def load(self, network: nn.Module) -> None:
         """Copy the weights that fit into the network they were matched with."""
         network.load_state_dict(self.tensors, strict=False)

@@ -4,8 +4,11 @@ Attention is ``attention`` in a block here; each mechanism states its names in o
 other weights are named as in torchvision.
 """
 
+import json
 import re
-from collections.abc import Mapping
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,13 @@ from torch import Tensor
 
 from eca_lightning.attention.base import ForeignKey, attention_class, attention_names
 from eca_lightning.backbones.factory import BackboneConfig
+from eca_lightning.weights import look_alikes
+from eca_lightning.weights.find import Kind, find_network
+from eca_lightning.weights.tensors import require_usable
 
-_WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # of DataParallel and torch.compile
-_OF_TASK = "backbone."  # the network within an ImageClassifier
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 _DOWNLOAD = "download it again, or have its state dict saved alone"
+_CONFIG_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,12 @@ class WeightsFile:
     Attributes:
         path: The file.
         tensors: The weights by the names that `create_backbone` gives them, on the CPU.
-        arch: What the original project or timm calls the network; None in other files.
+        arch: What the file calls the network; None if it does not.
         backbone: The network of a checkpoint of `ImageClassifier`, None in other files.
-        hyper_parameters: Of such a checkpoint, as they were saved; empty in other files.
+        hyper_parameters: Settings that the file or the config beside it names, such as mean.
         class_names: Of such a checkpoint, if it knew them.
+        notes: Which of the file's weights these are, in phrases for a report.
+        unlike: Why the network only looks like one of this package, if it is known.
     """
 
     path: Path
@@ -41,31 +48,33 @@ class WeightsFile:
     backbone: BackboneConfig | None
     hyper_parameters: Mapping[str, Any]
     class_names: list[str] | None
+    notes: Sequence[str] = ()
+    unlike: str = ""
 
 
-def read_weights(path: str | Path) -> WeightsFile:
+def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
     """Read the weights of a classification network.
 
     It takes checkpoints of `ImageClassifier` and of the original project, and state dicts of
     `create_backbone`, torchvision and timm's ``resnet`` family, as `torch.save` writes them or as
-    ``.safetensors``, with or without the prefixes of DataParallel and torch.compile. Only tensors
-    and plain data are unpickled.
+    ``.safetensors``, see `find_network`. A ``config.json`` of the Hub beside the file, or the
+    ``.json`` of an export, is read as well. Only tensors and plain data are unpickled.
+
+    Args:
+        path: The file.
+        kind: Averaged (``ema``) or trained weights (``raw``), where the file has both. Default: the
+            averages, as in timm.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, has another format or holds no such weights.
+        ValueError: If the file is damaged, has another format or holds no such weights, or one that
+            is NaN, infinite or no floating-point number.
         ImportError: If it is a ``.safetensors`` and the package of that name is missing.
     """
     path = Path(path)
     content = _read(path)
-    state = content.get("state_dict", content)
-    items = state.items() if isinstance(state, dict) else ()
-    tensors = {
-        _WRAPPERS.sub("", str(key)): value for key, value in items if isinstance(value, Tensor)
-    }
-    if not tensors:
-        raise ValueError(f"{path} holds no weights: give a checkpoint or a state dict of a network")
-    hyper_parameters = content.get("hyper_parameters")
+    config = _config_beside(path)
+    hyper_parameters = content.get("hyper_parameters", config)
     if not isinstance(hyper_parameters, dict):
         hyper_parameters = {}
     if "detector" in hyper_parameters:
@@ -73,14 +82,28 @@ def read_weights(path: str | Path) -> WeightsFile:
             f"{path} holds a detector: give the weights of a classification network, "
             "or load this file by ObjectDetector.load_from_checkpoint"
         )
-    arch, class_names = content.get("arch"), content.get("class_names")
+    backbone = _saved_backbone(hyper_parameters)
+    try:
+        found = find_network(content, kind, is_own=backbone is not None)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from error
+    require_usable(found.tensors, path)
+    tensors = _translated(found.tensors)
+    if backbone is not None:
+        names = content.get("class_names", config.get("class_names"))
+        names = names if isinstance(names, list) else None
+        return WeightsFile(path, tensors, None, backbone, hyper_parameters, names, found.notes)
+    given = list(look_alikes.settings(config | content))
+    called = look_alikes.names(path, given)
     return WeightsFile(
         path,
-        _translated(tensors),
-        arch if isinstance(arch, str) else None,
-        _saved_backbone(hyper_parameters),
-        hyper_parameters,
-        class_names if isinstance(class_names, list) else None,
+        tensors,
+        called[0] if len(called) > 1 else None,
+        None,
+        dict(given),
+        None,
+        found.notes,
+        look_alikes.difference(called, given, found.outside),
     )
 
 
@@ -96,7 +119,11 @@ def _read(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Scripts of timm and torchvision save their options as a Namespace. Warnings are of tensors
+        # that are refused.
+        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise almost anything
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
@@ -116,30 +143,46 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise ImportError(
             f"{path} needs the package safetensors: pip install 'eca-lightning[export]'"
         ) from error
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()} | {  # noqa: SIM118
+                "metadata": file.metadata() or {}
+            }
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no .safetensors file: {_DOWNLOAD}") from error
 
 
+def _config_beside(path: Path) -> dict[str, Any]:
+    """Read the description of a network in the file's folder, if there is one."""
+    exported = path.with_suffix(".json")
+    beside = exported if path.suffix == ".safetensors" and exported.is_file() else None
+    beside = beside or path.with_name("config.json")
+    if path.suffix == ".ckpt" or not beside.is_file():
+        return {}
+    try:
+        if beside.stat().st_size > _CONFIG_BYTES:
+            raise ValueError("it is too large")
+        config = json.loads(beside.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{beside}, which should describe {path.name}, is damaged ({error}): repair or move it"
+        ) from error
+    return config if isinstance(config, dict) else {}
+
+
 def _translated(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of the network alone, by the names and shapes of `create_backbone`."""
-    of_task = any(key.startswith(_OF_TASK) for key in tensors)
+    """Return weights by the names and shapes of `create_backbone`."""
     mechanisms: list[Any] = [attention_class(name) for name in attention_names()]
     known: dict[ForeignKey, None] = dict.fromkeys(
         key for mechanism in mechanisms for key in mechanism.foreign_keys
     )
     translated = {}
     for key, value in tensors.items():
-        if of_task and not key.startswith(_OF_TASK):
-            continue
-        key = key.removeprefix(_OF_TASK)
         for foreign in known:
             key, value = foreign.translate(key, value)
         translated[key] = value

@@ -156,16 +156,48 @@ def test_own_checkpoints_keep_what_they_know(capsys):
     plain = ["--backbone.name", "resnet20", "--backbone.attention", "se"]
     classes = ["--backbone.num_classes", "3", "--backbone.in_channels", "1"]
     _, error = fails(capsys, "run.ckpt", "other.ckpt", *plain, *classes)
-    assert "run.ckpt is of a network with blur_pool: true" in error
+    assert (
+        "run.ckpt is of another network: blur_pool is True in the checkpoint and False here"
+        in error
+    )
+
+
+def test_attention_without_weights_is_not_lost(capsys):
+    checkpoint_of_a_run("run.ckpt", BackboneConfig("resnet20", "se_var1", num_classes=3))
+    plain = ["--backbone.name", "resnet20", "--backbone.num_classes", "3"]
+    _, error = fails(capsys, "run.ckpt", "out.ckpt", *plain)
+    assert "attention is 'se_var1' in the checkpoint and None here" in error
 
 
 def test_images_of_another_scale(capsys):
     torch.save(create_backbone("resnet20", num_classes=3, in_channels=1).state_dict(), "gray.pth")
     _, error = fails(capsys, "gray.pth", "gray.ckpt")
-    assert "give one value per channel" in error
+    assert "images of 1 channel(s)" in error
+    assert "as in --mean '[0.5]' --std '[0.5]'" in error
     main(["import", "gray.pth", "gray.ckpt", "--mean", "[0.286]", "--std", "[0.353]"])
-    model = ImageClassifier.load_from_checkpoint("gray.ckpt")
+    model = ImageClassifier.load_from_checkpoint("gray.ckpt").eval()
     assert model.mean.flatten().tolist() == pytest.approx([255 * 0.286])
+    gray = [Image.fromarray(p.permute(1, 2, 0).numpy()).convert("L") for p in PICTURES]
+    pixels = torch.stack([torch.from_numpy(np.array(image)) for image in gray]).unsqueeze(1)
+    with torch.inference_mode():
+        logits = model(pixels)
+        assert torch.equal(model(PICTURES), logits)  # color images, as Pillow turns them gray
+        assert torch.equal(model(pixels.expand(-1, 3, -1, -1)), logits)
+    with pytest.raises(ValueError, match=r"images have 4 channels, but .*in_channels is 1"):
+        model(torch.zeros(1, 4, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["--mean", "[127.5, 127.5, 127.5]"], "mean must be values from 0 to 1"),
+        (["--std", "[0.2, 0, 0.2]"], "std must be above 0"),
+        (["--std", "[0.2]"], "for images of 3 channel(s)"),
+    ],
+)
+def test_impossible_mean_and_std(capsys, values, message):
+    torch.save(create_backbone("resnet20", num_classes=3).state_dict(), "w.pth")
+    assert message in fails(capsys, "w.pth", "out.ckpt", *values)[1]
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,27 @@ def test_a_state_dict_of_another_attention(tmp_path, build, message):
 
 
 def test_blur_leaves_no_trace_in_names_but_in_the_checkpoint(checkpoint):
-    with pytest.raises(ValueError, match="is of a network with blur_pool: false"):
+    with pytest.raises(ValueError, match="blur_pool is False in the checkpoint and True here"):
         load_backbone(detector(attention="se", blur_pool=True), checkpoint[0])
+
+
+def test_a_stem_leaves_no_trace_either(tmp_path):
+    model = ImageClassifier(BackboneConfig("mobilenet_v2", stem="small", num_classes=3))
+    hyper_parameters = {"backbone": model.hparams["backbone"]}
+    torch.save(
+        {"state_dict": model.state_dict(), "hyper_parameters": hyper_parameters},
+        tmp_path / "small.ckpt",
+    )
+    with pytest.raises(ValueError, match="stem is 'small' in the checkpoint and None here"):
+        load_backbone(detector("mobilenet_v2"), tmp_path / "small.ckpt")
+
+
+def test_what_was_taken_is_said(tmp_path):
+    state = {f"net.{key}": value for key, value in resnet18().state_dict().items()}
+    content = {"state_dict": state, "state_dict_ema": state}
+    torch.save(content, tmp_path / "w.pth")
+    report = load_backbone(detector(), tmp_path / "w.pth")
+    assert "ema, of state_dict_ema/net.; raw, of state_dict/net., by import --weights raw" in report
 
 
 def test_no_file(tmp_path):
@@ -154,7 +173,8 @@ def test_no_file(tmp_path):
         (b"<!DOCTYPE html><html>Not found</html>", "is a web page"),
         (b"", "is empty"),
         ([torch.zeros(3)], "holds a list"),
-        ({"model": {"conv1.weight": torch.zeros(3)}}, "holds no weights"),
+        ({"model": {"conv1.weight": torch.zeros(3)}}, "missing .*1 of another shape"),
+        ({"model": {"epoch": torch.zeros(3)}}, "holds no weights"),
         ({"state_dict": 3}, "holds no weights"),
         ({"state_dict": {"conv1.weight": torch.zeros(3)}}, "missing .*1 of another shape"),
     ],
