@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eca_lightning.utils.arguments import OneLineErrors
+from eca_lightning.utils.arguments import OneLineErrors, as_typed
 from eca_lightning.utils.checks import require_known
 
 LIGHTNING = "lightning_cli.lightning_cli"
@@ -62,6 +62,9 @@ eca-lightning COMMAND --help lists the options of a command. Start with
   eca-lightning data write fashion-mnist
   eca-lightning fit --config configs/quickstart.yaml"""
 
+_OF_LIGHTNING = ("MisconfigurationException", "ValueError")
+"""Lightning's errors about options."""
+
 _CLEAR_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 
 
@@ -74,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        _run([_with_underscores(argument) for argument in given])
-    except (*_CLEAR_ERRORS, RuntimeError) as error:
+        _run(as_typed(given))
+    except Exception as error:
         message = _clear_message(error)
         if message is None or "ECA_LIGHTNING_TRACEBACK" in os.environ:
             raise
@@ -117,14 +120,6 @@ def _run(arguments: list[str]) -> None:
     )
 
 
-def _with_underscores(argument: str) -> str:
-    """Spell an option as its parameter: --max-resolution=512 as --max_resolution=512."""
-    option, equals, value = argument.partition("=")
-    if option.startswith("--"):
-        option = "--" + option[2:].replace("-", "_")
-    return option + equals + value
-
-
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {words:<{width}}  {about}" for words, (about, _) in COMMANDS.items()]
@@ -136,11 +131,18 @@ def _clear_message(error: BaseException | None) -> str | None:
 
     It may be the cause of others: jsonargparse raises one of its own when a constructor fails.
     """
+    if isinstance(error, OSError) and error.errno is not None:
+        return " ".join(str(error).split()).partition("] ")[2]  # without its number
     while error is not None:
+        if type(error).__name__ == "OutOfMemoryError":
+            return f"{error} A smaller data.batch_size takes less memory"
         # torch's error, in any place, when a process that decodes images was killed.
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
             return f"{error} Most often memory was short: fewer data.num_workers take less"
         frames = traceback.extract_tb(error.__traceback__)
+        raised_by = Path(frames[-1].filename).parts if frames else ()
+        if "lightning" in raised_by and type(error).__name__ in _OF_LIGHTNING:
+            return " ".join(str(error).split())
         here = frames and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
         if here and isinstance(error, _CLEAR_ERRORS):
             return str(error)

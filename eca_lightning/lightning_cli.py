@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import eca_lightning
 from eca_lightning import DetectionWriter, PredictionWriter
@@ -23,6 +24,7 @@ from eca_lightning.training.resuming import SameStart, choose_newest_checkpoint,
 from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.arguments import OneLineErrors
+from eca_lightning.utils.checks import require
 
 _PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
     "output": (Path, "file to write: .csv, .jsonl or .parquet (classifier), .json (detector)"),
@@ -31,6 +33,14 @@ _PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
     "min_score": (float, "detector: minimum score of the objects that are drawn"),
 }
 
+
+_LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_sanity_val_steps": -1}
+
+_NOT_BARE = (
+    *("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
+    *("log_every_n_steps", "num_sanity_val_steps"),
+)
+"""Options of the trainer that exclude barebones."""
 
 _ROOT = Path(__file__).parent
 
@@ -76,6 +86,10 @@ class EcaLightningCLI(LightningCLI):
         """Parse the command line, and keep it for another pass."""
         self._arguments = args
         super().parse_arguments(parser, args)
+        options = self.config.get(self.config.get("subcommand") or "", self.config)
+        for key in ("model", "trainer", "checkpoint", "last_checkpoint"):
+            if options.get(key) is None:
+                raise ValueError(f"{key} is not set: give its options, in a config for example")
 
     def _parse_ckpt_path(self) -> None:
         """Complete the options by the checkpoint's, where Lightning lets these replace them."""
@@ -94,14 +108,33 @@ class EcaLightningCLI(LightningCLI):
             options["model"] = complete_model(self.parser, self._arguments, options, checkpoint)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse to train for the 1000 epochs that Lightning takes where none are given."""
+        """Refuse what Lightning takes without a word, such as 1000 epochs where none are given."""
         limits = self.config.get("fit.trainer", {})
+        for name, least in _LEAST.items():
+            value = self.config.get(f"{self.subcommand}.trainer.{name}")
+            require(value is None or value >= least, f"trainer.{name}", f"at least {least}", value)
+        if limits and limits["limit_train_batches"] == 0:
+            raise ValueError("trainer.limit_train_batches is 0: there would be nothing to train on")
         ends = [limits.get(key) for key in ("max_epochs", "max_time", "fast_dev_run")]
         if limits and not any(ends) and limits["max_steps"] < 0:
             raise ValueError(
                 "trainer.max_epochs is not set: add a schedule, such as "
                 "--config configs/schedules/ffcv16.yaml, or --trainer.max_epochs"
             )
+
+    def _set_seed(self) -> None:
+        """Seed all generators."""
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise ValueError(f"seed_everything: {error}") from error
+
+    def instantiate_classes(self) -> None:
+        """Create model, data and trainer; whatever these refuse in an option is a clear error."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise ValueError(" ".join(str(error).split())) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the reports, and what lets a run survive, whatever callbacks the config has."""
@@ -117,6 +150,28 @@ class EcaLightningCLI(LightningCLI):
             callbacks += self._prediction_writer()
         trainer: Any = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
         trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
+        return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Leave out the callbacks of what is switched off, and what a bare run cannot have."""
+        off: tuple[type[Callback], ...] = ()
+        if config.get("barebones"):
+            rank_zero_info("barebones: without logger, reports, checkpoints and progress bar")
+            config |= dict.fromkeys(_NOT_BARE)
+            self.save_config_callback = None
+            off = (Callback,)
+        if config.get("enable_checkpointing") is False:
+            off += (Checkpoint,)
+        if config.get("enable_progress_bar") is False:
+            off += (ProgressBar,)
+        config["callbacks"] = [c for c in _as_list(config["callbacks"]) if not isinstance(c, off)]
+        kept = [c for c in callbacks if not isinstance(c, off)]
+        trainer = super()._instantiate_trainer(config, kept)
+        if getattr(trainer.strategy.launcher, "_start_method", "") in ("spawn", "forkserver"):
+            raise ValueError(
+                "trainer.strategy: spawned processes cannot be given this run's optimizer: take "
+                "ddp in place of ddp_spawn"
+            )
         return trainer
 
     def _prediction_writer(self) -> list[Callback]:

@@ -127,3 +127,20 @@ def test_print_config_reproduces_the_run(capsys, tmp_path):
     with pytest.raises(SystemExit):
         build("--config", printed, "--print_config")
     assert capsys.readouterr().out == printed.read_text()
+
+
+SWITCHES = ["enable_progress_bar=false", "enable_checkpointing=false", "barebones=true"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_without_progress_bar_checkpoints_or_all(path):
+    detectors = CONFIGS / "detectors"
+    more = (
+        ["--config", detectors / "faster_rcnn.yaml"]
+        if path.stem in ("paper", "quickstart_rcnn")
+        else []
+    )
+    schedule = ["--config", CONFIGS / "schedules" / "ffcv16.yaml"] if "ffcv" in path.stem else []
+    cpu = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.precision", "32"]
+    for switch in SWITCHES:
+        build("--config", path, *more, *schedule, *cpu, f"--trainer.{switch}")

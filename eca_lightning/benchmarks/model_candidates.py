@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torchvision
-import yaml
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from eca_lightning.attention import attention_names
 from eca_lightning.attention.eca import kernel_size
 from eca_lightning.backbones import BackboneConfig, backbone_names
+from eca_lightning.utils.yaml_files import read_yaml
 
 
 class OriginalECA(nn.Module):
@@ -82,13 +82,13 @@ def _backbone_of(path: Path) -> BackboneConfig:
     """Read the backbone from the config of a backbone or of a run."""
     if not path.is_file():
         raise FileNotFoundError(f"models: file not found: {path}")
-    found = yaml.safe_load(path.read_text())
+    found = read_yaml(path)
     for key in ("model", "init_args", "backbone"):
         if isinstance(found, dict) and key in found:
             found = found[key]
         if isinstance(found, str):  # a file, relative to the one that names it
             path = path.parent / found
-            found = yaml.safe_load(path.read_text())
+            found = read_yaml(path)
     try:
         return BackboneConfig(**found)
     except TypeError as error:

@@ -127,6 +127,11 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         self.val_scores = scores.clone(prefix="val/")
         self.test_scores = scores.clone(prefix="test/")
 
+    def logged_metrics(self) -> list[str]:
+        """Return the names of the metrics that a run of training and validation logs."""
+        train = ["train/loss"] if self.mixing else ["train/loss", "train/top1"]
+        return [*train, *map(str, self.val_scores.keys())]
+
     def image_size(self, batch: Batch) -> tuple[int, int]:
         """Return the height and width of the images of a batch."""
         return batch[0].shape[2], batch[0].shape[3]

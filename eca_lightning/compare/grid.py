@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from eca_lightning.utils.checks import require
+from eca_lightning.utils.yaml_files import read_yaml
 
 _NAME = re.compile(r"[\w-][\w.-]*")
 
@@ -80,10 +79,7 @@ def read_grid(path: Path) -> Grid:
     """
     if not path.is_file():
         raise FileNotFoundError(f"grid not found: {path}: see those of configs/ablation")
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    content = read_yaml(path)
     keys = content.keys() if isinstance(content, dict) else set()
     needed = {"base", "variants", "seeds", "references"}
     if not needed <= keys or not keys <= needed | {"options"}:

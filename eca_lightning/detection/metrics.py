@@ -43,7 +43,7 @@ class DetectionScores:
             raise ImportError(
                 "detection metrics need faster_coco_eval: pip install 'eca-lightning[detection]'"
             )
-        self._kinds = ("box", "mask") if masks else ("box",)
+        self.kinds = ("box", "mask") if masks else ("box",)
         self._per_class = per_class
         self.reset()
 
@@ -85,7 +85,7 @@ class DetectionScores:
             distributed.gather_object(images, parts if is_zero else None)
             images = {id_: image for part in parts if part for id_, image in part.items()}
         scores: dict[str, float] = {}
-        for kind in self._kinds if images else ():
+        for kind in self.kinds if images else ():
             scores |= self._evaluate(images, kind, class_names)
         if is_distributed:
             holder = [scores]
@@ -103,7 +103,7 @@ class DetectionScores:
             "category_id": tensors["labels"].tolist(),
             "bbox": box_convert(tensors["boxes"].float(), "xyxy", "xywh").tolist(),
         }
-        if "mask" in self._kinds:
+        if "mask" in self.kinds:
             from faster_coco_eval.core import mask
 
             columns["segmentation"] = [mask.encode(m) for m in tensors["masks"].cpu().numpy()]

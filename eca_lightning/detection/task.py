@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eca_lightning.detection.backbone_weights import load_backbone
 from eca_lightning.detection.float32_boxes import keep_boxes_in_float32
-from eca_lightning.detection.metrics import DetectionScores
+from eca_lightning.detection.metrics import METRICS, DetectionScores
 from eca_lightning.detection.networks import DetectorConfig
 from eca_lightning.training.task import VisionTask, require_uint8
 
@@ -86,6 +86,13 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
         keep_boxes_in_float32(self.detector)
         self.first_label = self.detector.first_label
         self.scores = DetectionScores(self.detector.has_masks, class_metrics)
+
+    def logged_metrics(self) -> list[str]:
+        """Return the names of the metrics that a run of training and validation logs."""
+        parts = ["classification", "bbox_regression", "classifier", "box_reg"]
+        parts += ["objectness", "rpn_box_reg", "mask"]
+        scores = [f"val/{kind}_{name}" for kind in self.scores.kinds for name in METRICS]
+        return ["train/loss", *(f"train/loss_{part}" for part in parts), *scores]
 
     def on_fit_start(self) -> None:
         """Load the backbone's weights, unless the run resumes from a checkpoint."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 from matplotlib.figure import Figure
@@ -24,6 +23,7 @@ from eca_lightning.data.folder.datamodule import ImageFolderDataModule
 from eca_lightning.explain import grad_cam
 from eca_lightning.utils.checks import require
 from eca_lightning.utils.reports import save_figure
+from eca_lightning.utils.yaml_files import read_yaml
 
 
 def attention(
@@ -105,10 +105,7 @@ def _data_module(data: Path, image_size: int | None) -> Any:
         raise FileNotFoundError(f"data: config or folder not found: {data}")
     if image_size is not None:
         raise ValueError(f"{data} sets the size of its images: leave out image_size")
-    try:
-        content = yaml.safe_load(data.read_bytes())
-    except yaml.YAMLError:
-        content = None
+    content = read_yaml(data) if data.suffix in (".yaml", ".yml") else None
     if not isinstance(content, dict) or "class_path" not in content:
         raise ValueError(f"{data} is not the config of a data module: give one of configs/data")
     parser = ArgumentParser(exit_on_error=False)

@@ -27,9 +27,9 @@ def run_name(arguments: Sequence[str]) -> str:
     options: dict[str, str] = {}
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         key, equals, value = argument.partition("=")
-        value = value if equals else following
+        value = value if equals else "true" if following.startswith("--") else following
         if key in ("-c", "--config"):
-            configs.append(Path(value))
+            configs += [Path(value)] if "\n" not in value else []  # as text, from a pipe
         elif key.startswith("--"):
             options[key[2:].removesuffix("+").replace("init_args.", "")] = value
     parts = [path.stem for path in configs if path.parent.name != "trainer"] or ["run"]

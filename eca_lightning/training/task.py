@@ -21,6 +21,7 @@ from eca_lightning.training.architecture import differences
 from eca_lightning.training.checkpoint_io import read_checkpoint
 from eca_lightning.training.foreign_files import forget_foreign_files
 from eca_lightning.training.hub import HubMixin
+from eca_lightning.training.monitors import require_logged
 from eca_lightning.training.optim import horizon_in_steps, images_per_step, parameter_groups
 from eca_lightning.training.resumed_optimizer import built_options, keep_given_options
 from eca_lightning.weights.tensors import require_usable
@@ -150,6 +151,10 @@ class VisionTask(HubMixin, LightningModule):
         live = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
         return live if live or trainer.state.fn == TrainerFn.FITTING else self.loaded_scores
 
+    def logged_metrics(self) -> list[str]:
+        """Return the names of the metrics that a run of training and validation logs."""
+        raise NotImplementedError
+
     def image_size(self, batch: Any) -> tuple[int, int] | None:
         """Return the height and width of the images of a batch; None if they are not all alike."""
         return None
@@ -202,7 +207,8 @@ class VisionTask(HubMixin, LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        """When a run resumes, keep the optimizer's options that it was given."""
+        """Check what is monitored; when a run resumes, keep the optimizer's options as given."""
+        require_logged(self.trainer, self)
         checkpoint, self._restored = self._restored, {}
         try:
             built, ours = checkpoint.get("built_options"), self._built_options

@@ -21,6 +21,7 @@ class CalibrationMonitor(ValidationReport):
     """
 
     task = ImageClassifier
+    logged_metrics = ("val/calibration_error",)
 
     def __init__(self, bins: int = 15) -> None:
         if bins < 1:

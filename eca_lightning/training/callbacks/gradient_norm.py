@@ -16,6 +16,8 @@ class GradientNormMonitor(Callback):
     without the scale of the loss in float16 training.
     """
 
+    logged_metrics = ("train/gradient_norm",)
+
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
         """Log the norm if the next step is logged."""
         if not is_logging_step(trainer, trainer.global_step + 1):

@@ -29,6 +29,8 @@ class ProgressiveResizing(Callback):
         ValueError: If sizes or epochs decrease, or a size is not such a multiple.
     """
 
+    logged_metrics = ("train/image_size",)
+
     def __init__(
         self,
         min_size: int,

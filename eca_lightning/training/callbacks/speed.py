@@ -25,6 +25,8 @@ class SpeedMonitor(Callback):
     more workers or images that are cheaper to decode. Validation and checkpoints count for neither.
     """
 
+    logged_metrics = ("train/images_per_s", "train/data_wait")
+
     def __init__(self) -> None:
         self._profiler: Any = None
         self._restart(step=0)

@@ -1,0 +1,94 @@
+"""Mistakes of users end in one line and status 2, before training where they can be known."""
+
+import resource
+
+import pytest
+import yaml
+
+from eca_lightning.cli import main
+from eca_lightning.lightning_cli import lightning_cli
+
+BASE = ["--model", "ImageClassifier", "--model.backbone.name", "resnet20"]
+BASE += ["--model.backbone.num_classes", "3", "--data", "conftest.TinyData"]
+BASE += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _as_a_program(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["eca-lightning"])
+
+
+def error_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.splitlines()[-1].removeprefix("eca-lightning: error: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.accelerator", "gpu"], "No supported gpu backend found"),
+        (["--trainer.accelerator", "gpuu"], "invalid accelerator name"),
+        (["--trainer.strategy", "ddp_spawn", "--trainer.devices", "2"], "take ddp in place of"),
+        (["--trainer.strategy", "dpp"], "invalid strategy name"),
+        (["--trainer.devices", "0"], "devices"),
+        (
+            ["--trainer.limit_train_batches", "0"],
+            "limit_train_batches is 0: there would be nothing",
+        ),
+        (["--trainer.accumulate_grad_batches", "0"], "accumulate_grad_batches must be at least 1"),
+        (["--trainer.check_val_every_n_epoch", "0"], "check_val_every_n_epoch must be at least 1"),
+        (["--trainer.val_check_interval", "100"], "`val_check_interval` (100) must be less"),
+        (["--trainer.profiler", "fast"], "profiler"),
+        (["--seed_everything", "-1"], "seed_everything: -1 is not in bounds"),
+        (["--checkpoint.mode", "largest"], "`mode` can be min, max"),
+        (["--checkpoint.monitor", "val/acc"], "monitor of ModelCheckpoint: 'val/acc'; known: "),
+        (
+            ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/los"],
+            "unknown metric for the monitor of EarlyStopping: 'val/los' (did you mean 'val/loss'?)",
+        ),
+        (
+            ["--checkpoint.monitor", "train/top1", "--model.mixing.mixup", "0.2"],
+            "unknown metric for the monitor of ModelCheckpoint: 'train/top1'",
+        ),
+    ],
+)
+def test_options_that_cannot_be(capsys, options, message):
+    assert message in error_of(capsys, "fit", *BASE, *options)
+
+
+def test_what_reports_log_can_be_monitored():
+    reports = ["--reports", "[CalibrationMonitor, GradientNormMonitor]"]
+    monitor = ["--checkpoint.monitor", "val/calibration_error", "--checkpoint.mode", "min"]
+    run = lightning_cli(["fit", *BASE, *reports, *monitor])
+    assert run.trainer.checkpoint_callback.best_model_path
+
+
+def test_a_full_disk(capsys, tmp_path):
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        error = error_of(capsys, "fit", *BASE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert "File too large" in error
+
+
+@pytest.mark.parametrize("switch", ["enable_progress_bar=false", "enable_checkpointing=false"])
+def test_what_is_switched_off_is_left_out(tmp_path, switch):
+    reports = tmp_path / "reports.yaml"
+    reports.write_text(
+        yaml.safe_dump([{"class_path": "lightning.pytorch.callbacks.RichProgressBar"}])
+    )
+    lightning_cli(["fit", *BASE, "--reports", str(reports), f"--trainer.{switch}"])
+    written = list(tmp_path.rglob("*.ckpt"))
+    assert bool(written) == (switch == "enable_progress_bar=false")
+
+
+def test_a_bare_run_writes_nothing(tmp_path):
+    lightning_cli(["fit", *BASE, "--trainer.barebones"])
+    assert not list(tmp_path.iterdir())
