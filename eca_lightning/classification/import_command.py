@@ -15,7 +15,7 @@ from torchvision.models import ResNet50_Weights
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
 from eca_lightning.training.architecture import differences
-from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.utils.atomic import exclusive_write
 from eca_lightning.weights.find import Kind
 from eca_lightning.weights.infer_backbone import infer_backbone
 from eca_lightning.weights.look_alikes import NOT_SHOWN
@@ -161,7 +161,7 @@ def _save(model: ImageClassifier, backbone: dict[str, Any], output: Path) -> Non
     checkpoint |= {"optimizer_states": [], "lr_schedulers": [], "hyper_parameters": kept}
     checkpoint |= {"state_dict": model.state_dict(), "class_names": model.class_names}
     checkpoint["pytorch-lightning_version"] = lightning.__version__
-    with atomic_write(output) as part:
+    with exclusive_write(output) as part:
         torch.save(checkpoint, part)
 
 

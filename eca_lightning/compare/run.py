@@ -1,11 +1,13 @@
 """The command ``compare``: train the cells of a grid and collect their results."""
 
 import csv
-import fcntl
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -21,7 +23,7 @@ from eca_lightning.backbones.complexity import complexity
 from eca_lightning.compare.grid import Cell, read_grid
 from eca_lightning.compare.report import report
 from eca_lightning.compare.statistics import Row
-from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.utils.atomic import atomic_write, end_with_parent, lock
 from eca_lightning.utils.reports import progress_bar
 from eca_lightning.utils.tables import write_table
 
@@ -124,20 +126,19 @@ def _run(cell: Cell) -> str:
     """Train a cell, unless it is finished or another process trains it; return what was done."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     result, log = cell.folder / "result.json", cell.folder / "log.txt"
-    with (cell.folder / "lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(lock(result))
         except BlockingIOError:
             return f"{cell.name}: another process is training it"
         if result.exists():
             return f"{cell.name}: already finished"
         with log.open("a") as file:
-            # The run holds the lock as well, in case that it outlives this process.
             status = subprocess.run(
                 [sys.executable, "-m", "eca_lightning", *cell.arguments, "--ckpt_path=auto"],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                pass_fds=[lock.fileno()],
+                preexec_fn=partial(end_with_parent, os.getpid()),
                 check=False,
             ).returncode
         if status:

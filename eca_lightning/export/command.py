@@ -18,7 +18,7 @@ from eca_lightning.detection.task import ObjectDetector
 from eca_lightning.export.formats import check_format, runner, write_graph, write_weights
 from eca_lightning.export.graphs import Deployed, output_difference, trace
 from eca_lightning.training.checkpoint_io import read_checkpoint
-from eca_lightning.utils.atomic import atomic_write
+from eca_lightning.utils.atomic import exclusive_write
 
 LIMIT = 1e-4
 """Maximum difference of an output from PyTorch's; of outputs above 1, relative to the largest."""
@@ -103,7 +103,7 @@ def export(
         batches = [random_images(n, len(mean), *size) for n in _BATCHES for size in _SIZES]
         if not preprocess:
             batches = [(images - eager.mean) / eager.std for images in batches]
-    with atomic_write(output) as part:
+    with exclusive_write(output) as part:
         config = {model.network_option: model.hparams[model.network_option]}
         config |= {"mean": mean, "std": std, "class_names": model.class_names}
         _write(eager.eval(), part, config, fold, batches[0])

@@ -1,7 +1,6 @@
 """A small grid, run, killed, resumed and reported; the statistics worked out by hand."""
 
 import csv
-import fcntl
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from eca_lightning.compare.grid import read_grid
 from eca_lightning.compare.report import table
 from eca_lightning.compare.run import COLUMNS, compare
 from eca_lightning.compare.statistics import difference, variants_of
+from eca_lightning.utils.atomic import lock
 
 BASE = {
     "model": {
@@ -204,8 +204,7 @@ def test_a_cell_that_another_process_trains_is_skipped(done, tmp_path, monkeypat
     monkeypatch.setattr(comparison.subprocess, "run", never)
     folder = tmp_path / "runs" / "none" / "seed_0"
     folder.mkdir(parents=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(folder / "result.json"):
         compare(done[0], tmp_path, cell=0)
     assert "none, seed 0: another process is training it" in capsys.readouterr().out
     assert not (folder / "result.json").exists()

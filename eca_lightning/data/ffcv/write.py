@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from eca_lightning.data.ffcv.format import BetonInfo, check_beton
 from eca_lightning.data.ffcv.sidecar import Encoding, Sidecar, checksum, sidecar_path
 from eca_lightning.data.ffcv.writer import GuardedWriter, OnError, Samples
+from eca_lightning.utils.atomic import exclusive_write
 from eca_lightning.utils.checks import printable, require
 
 
@@ -27,7 +28,7 @@ def write_beton(
 ) -> BetonInfo:
     """Write labeled images to a .beton and its sidecar, unless they exist; return its index.
 
-    The file is written as ``<output>.partial`` and renamed when complete. Which images the mode
+    The file is written under a temporary name and renamed when complete. Which images the mode
     ``proportion`` compresses depends on their index alone.
 
     Args:
@@ -48,6 +49,7 @@ def write_beton(
         ValueError: If there are no samples, a label has no class, a sample cannot be read, or
             ``on_error`` is unknown.
         RuntimeError: If a process was killed.
+        BlockingIOError: If another process is writing the file.
     """
     encoding = encoding or Encoding()
     if not overwrite and (found := _complete_beton(output)) is not None:
@@ -65,15 +67,10 @@ def write_beton(
     if len(dataset) < 1:
         raise ValueError(f"there are no samples to write to {output}")
     require(on_error in ("abort", "skip"), "on_error", "abort or skip", repr(on_error))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".partial")
-    partial_sidecar = output.with_name(output.name + ".json.partial")
-    with ExitStack() as undo:
-        undo.callback(partial.unlink, missing_ok=True)
-        undo.callback(partial_sidecar.unlink, missing_ok=True)
-        writer = GuardedWriter(partial, encoding, num_workers or len(os.sched_getaffinity(0)))
+    with exclusive_write(output) as part:
+        writer = GuardedWriter(part, encoding, num_workers or len(os.sched_getaffinity(0)))
         rejected = writer.write(dataset, on_error, names, title=output.name)
-        info = check_beton(partial)
+        info = check_beton(part)
         if info.labels.max() >= len(class_names):
             raise ValueError(
                 f"label {info.labels.max()} has no name among {len(class_names)} class names"
@@ -85,13 +82,11 @@ def write_beton(
             source=source,
             encoding=encoding,
             bytes=info.bytes,
-            sha256=checksum(partial),
+            sha256=checksum(part),
             skipped=[printable(str(rejection)) for rejection in rejected],
-        ).write(partial_sidecar)
+        ).write(sidecar_path(part))
         # A .beton must never stand beside the sidecar of another, whenever this is interrupted.
         output.unlink(missing_ok=True)
-        os.replace(partial_sidecar, sidecar_path(output))
-        os.replace(partial, output)
     return check_beton(output)
 
 

@@ -22,6 +22,7 @@ from eca_lightning.data.ffcv import ffcv_api
 from eca_lightning.data.ffcv.format import ALLOCATION_TYPE
 from eca_lightning.data.ffcv.sidecar import Encoding
 from eca_lightning.data.transforms.crop import uniforms
+from eca_lightning.utils.atomic import end_with_parent
 
 CHUNK = 32
 """Samples that a process takes at a time."""
@@ -79,6 +80,7 @@ class GuardedWriter(ffcv_api.DatasetWriter):
         """
         self.num_samples = len(dataset)
         self.prepare()
+        self.metadata_sm.unlink()  # its name: the forked processes have the memory
         # Compile once here instead of in every process.
         ffcv_api.IMAGE_MODES["raw"]
         # Fork, so that the dataset need not be pickled and nothing is imported again.
@@ -91,6 +93,7 @@ class GuardedWriter(ffcv_api.DatasetWriter):
             allocator=ffcv_api.MemoryAllocator(self.fname, self.data_region_start, self.page_size),
             next_sample=context.Value("Q", 0),
             done=context.Value("Q", 0),
+            parent=os.getpid(),
         )
         processes: dict[Connection, ForkProcess] = {}
         try:
@@ -109,7 +112,6 @@ class GuardedWriter(ffcv_api.DatasetWriter):
                     process.kill()
                     process.join()
             self.metadata_sm.close()
-            self.metadata_sm.unlink()
 
     def _proportion(self) -> NDArray[np.bool_] | None:
         """Choose the samples that the mode ``proportion`` compresses; None in the other modes."""
@@ -203,9 +205,11 @@ class Job:
     allocator: Any
     next_sample: Any
     done: Any
+    parent: int
 
     def run(self, reports: Connection) -> None:
         """Write chunks of samples; report each `Rejection` and, at the end, the allocations."""
+        end_with_parent(self.parent)
         # The parent handles Ctrl-C: it kills its processes.
         signal(SIGINT, SIG_IGN)
         shared = self.writer.metadata_sm.buf

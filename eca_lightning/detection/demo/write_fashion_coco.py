@@ -6,7 +6,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torchvision.datasets import FashionMNIST
 from eca_lightning.data.datasets.torchvision import read_fashion_mnist
 from eca_lightning.detection.annotations import require_mask_library
 from eca_lightning.detection.demo.scenes import Composer, Scene, SceneObject, bounding_slices
+from eca_lightning.utils.atomic import exclusive_folder
 from eca_lightning.utils.checks import require
 
 CLASSES = list(FashionMNIST.classes)
@@ -106,8 +106,8 @@ def _write_split(output: Path, split: str, composer: Composer, settings: dict[st
     file.parent.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    with TemporaryDirectory(prefix=f".{split}.", dir=output) as temporary:
-        partial, partial_file = Path(temporary, split), Path(temporary, file.name)
+    with exclusive_folder(folder) as temporary:
+        partial, partial_file = temporary / split, temporary / file.name
         partial.mkdir()
         for number in track(range(1, settings["scenes"] + 1), description=f"Composing {folder}"):
             key = [settings["seed"], int(split == "val"), number]
