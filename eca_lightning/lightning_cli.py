@@ -2,8 +2,10 @@
 
 import inspect
 import logging
+import os
 import traceback
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.loss_guard import LossGuard
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from eca_lightning.training.checkpoint_options import complete_model
-from eca_lightning.training.resuming import SameStart, choose_newest_checkpoint, require_writable
+from eca_lightning.training.resuming import SameStart, place_run, require_writable
+from eca_lightning.training.run_loggers import start_loggers
 from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.arguments import OneLineErrors
+from eca_lightning.utils.atomic import end_with_parent, lock
 from eca_lightning.utils.checks import require
 
 _PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
@@ -43,6 +47,17 @@ _NOT_BARE = (
 """Options of the trainer that exclude barebones."""
 
 _ROOT = Path(__file__).parent
+
+
+class _Trainer(Trainer):
+    folder: Path | None = None
+
+    @property
+    def log_dir(self) -> str | None:
+        """The run's own folder, whatever its loggers are; of commands without one, Lightning's."""
+        if self.folder is None or self.fast_dev_run:  # type: ignore[attr-defined]
+            return super().log_dir
+        return self.strategy.broadcast(str(self.folder))
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
@@ -97,10 +112,12 @@ class EcaLightningCLI(LightningCLI):
         options = self.config[command] if command else self.config
         self._start_step = -1
         self._given: dict[str, Any] = {}
-        if options.get("ckpt_path") == "auto":
-            if command != "fit":
-                raise ValueError("--ckpt_path auto is for fit: name the checkpoint")
-            self._given = choose_newest_checkpoint(options)
+        self._folder: Path | None = None
+        if options.get("ckpt_path") == "auto" and command != "fit":
+            raise ValueError("--ckpt_path auto is for fit: name the checkpoint")
+        if command == "fit":
+            self._folder, self._given = place_run(options, run_name(self._arguments))
+            self._checkpoints = Path(options["checkpoint.dirpath"])
         path = options.get("ckpt_path")
         if path and path not in ("best", "last", "hpc") and "://" not in str(path):
             checkpoint = read_checkpoint(Path(path))
@@ -149,6 +166,7 @@ class EcaLightningCLI(LightningCLI):
         if self.subcommand == "predict":
             callbacks += self._prediction_writer()
         trainer: Any = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
+        trainer.folder = self._folder
         trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
         return trainer
 
@@ -198,10 +216,12 @@ class EcaLightningCLI(LightningCLI):
 
     @rank_zero_only
     def before_fit(self) -> None:
-        """Check before training that the run can be saved."""
+        """Check before training that the run can be saved, and that no other process trains it."""
         trainer: Any = self.trainer
-        if not trainer.fast_dev_run:
-            require_writable(Path(trainer.log_dir or trainer.default_root_dir))
+        if not trainer.fast_dev_run and self._folder:
+            require_writable(self._folder)
+            self._at_end.enter_context(lock(self._checkpoints))
+            start_loggers(trainer.loggers, self._folder, self._start_step)
 
     def before_predict(self) -> None:
         """Keep no predictions once they are written: a folder's masks would fill the memory."""
@@ -212,7 +232,8 @@ class EcaLightningCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Name the checkpoint if a state in it cannot be restored, whatever is wrong with it."""
         try:
-            super()._run_subcommand(subcommand)
+            with ExitStack() as self._at_end:
+                super()._run_subcommand(subcommand)
         except Exception as error:
             files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
             clear = isinstance(error, ValueError) and files[-1].is_relative_to(_ROOT)
@@ -243,6 +264,8 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
         run: Whether to run the command. If not, ``model``, ``datamodule`` and ``trainer`` of the
             result are ready to be used.
     """
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # of a launcher, or of rank zero
+        end_with_parent(os.getppid())
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     # Lightning calls what torch and jsonargparse have deprecated, which its users cannot change.
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
@@ -255,6 +278,7 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
     return EcaLightningCLI(
         LightningModule,
         LightningDataModule,
+        trainer_class=_Trainer,
         trainer_defaults={"logger": {"class_path": "TensorBoardLogger", "init_args": options}},
         subclass_mode_model=True,
         subclass_mode_data=True,

@@ -1,6 +1,8 @@
-"""Find the checkpoint of ``--ckpt_path auto``: the newest complete one of a run."""
+"""Choose the folder of a run, and its newest complete checkpoint for ``--ckpt_path auto``."""
 
+import re
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,54 +12,70 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from eca_lightning.training.checkpoint_io import read_checkpoint
+from eca_lightning.training.run_loggers import read_run_ids
 
 
-def choose_newest_checkpoint(options: Namespace) -> dict[str, Any]:
-    """Replace ``auto`` by the run's newest checkpoint, if it has one, and keep to its folder.
+def place_run(options: Namespace, name: str) -> tuple[Path, dict[str, Any]]:
+    """Choose the folder of a run of ``fit``, whatever its loggers are, and replace ``auto``.
 
-    Changes the parsed ``options`` of ``fit``; returns those that it changed, as they were before.
+    It is ``runs/NAME/version_N``, or where the first TensorBoardLogger or CSVLogger is told to log.
+    With ``--ckpt_path auto`` it is that of the earlier attempt with the newest checkpoint, whose
+    loggers are continued; else it is a new one.
+
+    Args:
+        options: The parsed options of ``fit``, changed in place.
+        name: Name of the run.
+
+    Returns:
+        The folder, and the changed options as they were before.
     """
-    folder = checkpoint_folder(options)
-    path = newest_checkpoint(folder)
-    step = read_checkpoint(path).get("global_step", -1) if path else -1
-    logger = {"version": folder.parent.name, "purge_step": step + 1}  # forget later steps' scalars
-    given = {"ckpt_path": options["ckpt_path"]}
-    options["ckpt_path"] = path and str(path)
-    for name, value in logger.items():
-        key = f"trainer.logger.init_args.{name}"
-        if key in options and options[key] is None:
-            given[key] = None
-            options[key] = value
-    return given
+    keys = ("ckpt_path", "checkpoint.dirpath", "trainer.logger")
+    given = {key: deepcopy(options.get(key)) for key in keys}
+    loggers = options.get("trainer.logger")
+    entries = loggers if isinstance(loggers, list) else [loggers]
+    named = [(_kind(e), e["init_args"]) for e in entries if isinstance(e, Namespace)]
+    place = next((arguments for kind, arguments in named if kind in _WITH_FOLDERS), None)
+    place = place or Namespace(save_dir="runs", name=name, version=None)
+    runs, version = Path(place["save_dir"], place["name"] or ""), place["version"]
+    resume = given["ckpt_path"] == "auto"
+    if loggers is False:
+        folder = Path(options.get("trainer.default_root_dir") or "")
+    elif version is not None:
+        folder = runs / (f"version_{version}" if isinstance(version, int) else version)
+    else:
+        found = sorted(runs.glob("*/checkpoints/*.ckpt"), key=_age) if resume else []
+        folder = found[0].parents[1] if found else runs / _new_version(runs, resume)
+
+    checkpoints = given["checkpoint.dirpath"] or str(folder / "checkpoints")
+    options["checkpoint.dirpath"] = checkpoints
+    new: dict[str, Any] = {"version": folder.name}
+    ids = {}
+    if resume:
+        path = newest_checkpoint(Path(options.get("last_checkpoint.dirpath") or checkpoints))
+        options["ckpt_path"] = path and str(path)
+        step = read_checkpoint(path).get("global_step", -1) if path else -1
+        new["purge_step"] = step + 1  # TensorBoard forgets the scalars of later steps
+        ids = read_run_ids(folder)
+    for kind, arguments in named:
+        values = new if kind in _WITH_FOLDERS else ids.get(kind, {})
+        for key in values:
+            if key in arguments and arguments[key] is None:
+                arguments[key] = values[key]
+    return folder, given
 
 
-def checkpoint_folder(options: Namespace) -> Path:
-    """Return the folder of a run's checkpoints, which need not exist, from the options of ``fit``.
+_WITH_FOLDERS = ("TensorBoardLogger", "CSVLogger")
+"""Loggers that write to ``save_dir/name/version``."""
 
-    With a logger that counts versions it is that of the version with the newest checkpoint, by an
-    earlier attempt at this run, or of version 0.
 
-    Raises:
-        ValueError: If the folder cannot be inferred from the options.
-    """
-    if given := options.get("last_checkpoint.dirpath") or options.get("checkpoint.dirpath"):
-        return Path(given)
-    logger = options.get("trainer.logger")
-    if isinstance(logger, list):
-        logger = next(iter(logger), False)
-    if logger is False:
-        return Path(options.get("trainer.default_root_dir") or "", "checkpoints")
-    place = logger.get("init_args") if isinstance(logger, Namespace) else None
-    if place is None or not all(key in place for key in ("save_dir", "name", "version")):
-        raise ValueError(
-            "--ckpt_path auto needs a folder that is the run's own: a TensorBoardLogger as "
-            "trainer.logger, or --last_checkpoint.dirpath"
-        )
-    runs, version = Path(place.save_dir, place.name or ""), place.version
-    if version is None:
-        files = sorted(runs.glob("*/checkpoints/*.ckpt"), key=_age)
-        return files[0].parent if files else runs / "version_0" / "checkpoints"
-    return runs / (f"version_{version}" if isinstance(version, int) else version) / "checkpoints"
+def _kind(logger: Namespace) -> str:
+    return logger["class_path"].rpartition(".")[2]
+
+
+def _new_version(runs: Path, resume: bool) -> str:
+    found = (re.fullmatch(r"version_(\d+)", path.name) for path in runs.glob("version_*"))
+    numbers = [int(match[1]) for match in found if match and not resume]
+    return f"version_{max(numbers, default=-1) + 1}"
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Which checkpoint ``--ckpt_path auto`` takes."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +10,8 @@ from jsonargparse import Namespace
 
 from eca_lightning.training.resuming import (
     SameStart,
-    checkpoint_folder,
     newest_checkpoint,
+    place_run,
     require_writable,
 )
 
@@ -30,13 +31,20 @@ def damage(path):
     os.utime(path, times)
 
 
-def options(save_dir=None, **others):
-    logger = {"save_dir": str(save_dir), "name": "run", "version": others.pop("version", None)}
-    values = {"trainer.logger": Namespace(init_args=Namespace(logger)) if save_dir else False}
-    filled = Namespace()
-    for key, value in (values | others).items():
-        filled[key] = value
+def options(*loggers, ckpt_path="auto", **others):
+    filled = Namespace(ckpt_path=ckpt_path)
+    filled["trainer.logger"] = list(loggers) if loggers else False
+    for key, value in others.items():
+        filled[key.replace("__", ".")] = value
     return filled
+
+
+def logger(kind="TensorBoardLogger", **arguments):
+    return Namespace(class_path=f"lightning.pytorch.loggers.{kind}", init_args=Namespace(arguments))
+
+
+def in_folder(save_dir, version=None, kind="TensorBoardLogger"):
+    return logger(kind, save_dir=str(save_dir), name="run", version=version, purge_step=None)
 
 
 def test_the_newest_one_that_is_whole(tmp_path):
@@ -63,29 +71,46 @@ def test_damaged_ones_alone_are_no_reason_to_start_afresh(tmp_path):
         newest_checkpoint(tmp_path)
 
 
-def test_the_version_that_was_saved_to_last(tmp_path):
-    assert checkpoint_folder(options(tmp_path)) == tmp_path / "run" / "version_0" / "checkpoints"
+@pytest.mark.parametrize("kind", ["TensorBoardLogger", "CSVLogger", "WandbLogger"])
+def test_the_version_that_was_saved_to_last(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+
+    def place(**more):
+        if kind == "WandbLogger":
+            return options(logger(kind, id=None, save_dir="."), **more)
+        return options(in_folder("runs", kind=kind), **more)
+
+    runs = Path("runs") / "run"
+    assert place_run(place(), "run")[0] == runs / "version_0"
     for version, age in ((0, 30), (1, 10), (2, 20)):
-        save(tmp_path / "run" / f"version_{version}" / "checkpoints" / "last.ckpt", age)
-    (tmp_path / "run" / "version_3" / "checkpoints").mkdir(parents=True)
-    assert checkpoint_folder(options(tmp_path)).parent.name == "version_1"
+        save(runs / f"version_{version}" / "checkpoints" / "last.ckpt", age)
+    (runs / "version_3" / "checkpoints").mkdir(parents=True)
+    (runs / "version_1" / "loggers.json").write_text('{"WandbLogger": "abc"}')
+    parsed = place()
+    folder, given = place_run(parsed, "run")
+    assert folder == runs / "version_1"
+    assert parsed["checkpoint.dirpath"] == str(folder / "checkpoints")
+    assert parsed["ckpt_path"] == str(folder / "checkpoints" / "last.ckpt")
+    (entry,) = parsed["trainer.logger"]
+    assert entry["init_args"][{"WandbLogger": "id"}.get(kind, "version")] in ("abc", "version_1")
+    assert (given["ckpt_path"], given["checkpoint.dirpath"]) == ("auto", None)
+    assert place_run(place(ckpt_path=None), "run")[0] == runs / "version_4"
 
 
 @pytest.mark.parametrize(("version", "name"), [(4, "version_4"), ("seed_4", "seed_4")])
 def test_a_version_that_is_given(tmp_path, version, name):
-    folder = checkpoint_folder(options(tmp_path, version=version))
-    assert folder == tmp_path / "run" / name / "checkpoints"
+    folder, _ = place_run(options(in_folder(tmp_path, version)), "other")
+    assert folder == tmp_path / "run" / name
 
 
 def test_other_places(tmp_path):
-    given = {"last_checkpoint.dirpath": "a", "checkpoint.dirpath": "b"}
-    assert str(checkpoint_folder(options(tmp_path, **given))) == "a"
-    assert str(checkpoint_folder(options(tmp_path, **{"checkpoint.dirpath": "b"}))) == "b"
-    assert str(checkpoint_folder(options(None))) == "checkpoints"
-    root = options(None, **{"trainer.default_root_dir": "c"})
-    assert str(checkpoint_folder(root)) == "c/checkpoints"
-    with pytest.raises(ValueError, match="a folder that is the run's own"):
-        checkpoint_folder(Namespace(trainer=Namespace(logger=True)))
+    save(tmp_path / "a" / "last.ckpt", age=1)
+    parsed = options(last_checkpoint__dirpath=tmp_path / "a", checkpoint__dirpath="b")
+    place_run(parsed, "run")
+    assert parsed["ckpt_path"] == str(tmp_path / "a" / "last.ckpt")
+    assert parsed["checkpoint.dirpath"] == "b"
+    assert place_run(options(), "run")[0] == Path()
+    assert place_run(options(trainer__default_root_dir="c"), "run")[0] == Path("c")
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_and_named(tmp_path):

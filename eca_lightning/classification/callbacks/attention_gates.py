@@ -50,9 +50,9 @@ class AttentionMonitor(ValidationReport):
         bins = np.linspace(0, 1, 51)  # TensorBoard's own are for any number, and coarse here
         for layer, gates in gathered.items():
             saturated = (gates < 0.05) | (gates > 0.95)
-            writer.add_scalar(f"gates_mean/{layer}", gates.mean(), step)
-            writer.add_scalar(f"gates_spread/{layer}", gates.std(), step)
-            writer.add_scalar(f"gates_saturation/{layer}", saturated.float().mean(), step)
+            scalars = {"mean": gates.mean(), "spread": gates.std()}
+            scalars["saturation"] = saturated.float().mean()
+            writer.add_scalars({f"gates_{key}/{layer}": v for key, v in scalars.items()}, step)
             writer.add_histogram(f"gates/{layer}", gates, step, bins=bins)
 
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from eca_lightning.training.callbacks.run_description import run_config
-from eca_lightning.training.callbacks.summaries import tensorboard_logger
 from eca_lightning.training.task import VisionTask
 
 # Options on which the result may depend (of the trainer) and does not (of model and data).
@@ -60,14 +60,14 @@ class BestScores(Callback):
             self._write(trainer, pl_module, _metrics(trainer, "train/", "last/"))
 
     def _write(self, trainer: Trainer, pl_module: Any, scores: dict[str, float]) -> None:
-        logger = tensorboard_logger(trainer)
-        if logger is None or not scores:
+        if trainer.sanity_checking or not scores:
             return
-        if self._declared:
-            logger.log_metrics(scores, trainer.global_step)
-        else:
-            options = flat_options(run_config(trainer, pl_module))
-            logger.log_hyperparams(options, scores, trainer.global_step)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and not self._declared:
+                options = flat_options(run_config(trainer, pl_module))
+                logger.log_hyperparams(options, scores, trainer.global_step)
+            else:
+                logger.log_metrics(scores, trainer.global_step)
         self._declared = True
 
 

@@ -1,26 +1,71 @@
-"""Helpers of the callbacks that write to TensorBoard."""
+"""Write figures and texts to the loggers of a run, to each by its own API."""
 
-from typing import TYPE_CHECKING
+from html import escape
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-if TYPE_CHECKING:  # its import takes half a second, which only a run that writes needs
-    from torch.utils.tensorboard import SummaryWriter
-
-
-def tensorboard_logger(trainer: Trainer) -> TensorBoardLogger | None:
-    """Return the run's TensorBoard logger; None without one and in the sanity check."""
-    if trainer.sanity_checking:
-        return None
-    loggers = (logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
-    return next(loggers, None)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
 
 
-def summary_writer(trainer: Trainer) -> "SummaryWriter | None":
-    """Return the logger's writer; on ranks other than zero, it is one that writes nothing."""
-    logger = tensorboard_logger(trainer)
-    return logger.experiment if logger else None
+class Summaries:
+    """The loggers of a run; each is given what it can show, on rank zero."""
+
+    def __init__(self, loggers: list[Logger]) -> None:
+        self.loggers = loggers
+
+    def add_scalars(self, scalars: dict[str, Any], step: int) -> None:
+        """Write numbers by their names."""
+        for logger in self.loggers:
+            logger.log_metrics({name: float(value) for name, value in scalars.items()}, step)
+
+    def add_text(self, tag: str, text: str, step: int) -> None:
+        """Write a text in Markdown."""
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text(tag, text, step)
+            elif isinstance(logger, WandbLogger):
+                from wandb import Html
+
+                logger.log_metrics({tag: Html(f"<pre>{escape(text)}</pre>")}, step)
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_text(logger.run_id, text, f"{tag}/{step:08}.md")
+
+    def add_figure(self, tag: str, figure: "Figure", step: int) -> None:
+        """Write a figure."""
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure(tag, figure, step)
+            elif isinstance(logger, WandbLogger):
+                logger.log_image(tag, [figure], step)
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_figure(logger.run_id, figure, f"{tag}/{step:08}.png")
+
+    def add_histogram(self, tag: str, values: "Tensor", step: int, bins: np.ndarray) -> None:
+        """Write a histogram; MLflow and CSV files have none."""
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_histogram(tag, values, step, bins=bins)
+            elif isinstance(logger, WandbLogger):
+                from wandb import Histogram
+
+                counted = Histogram(np_histogram=np.histogram(values.numpy(), bins))
+                logger.log_metrics({tag: counted}, step)
+
+    def add_custom_scalars(self, layout: dict[str, Any]) -> None:
+        """Write the layout of TensorBoard's Custom Scalars page."""
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(layout)
+
+
+def summary_writer(trainer: Trainer) -> Summaries | None:
+    """Return what writes to the run's loggers; None without any, and in the sanity check."""
+    return Summaries(trainer.loggers) if trainer.loggers and not trainer.sanity_checking else None
 
 
 def is_logging_step(trainer: Trainer, step: int) -> bool:

@@ -20,7 +20,7 @@ class ValidationReport(Callback):
     _collected: Any = None
 
     def is_on(self, trainer: Trainer, pl_module: Any) -> bool:
-        """Whether to report: to TensorBoard, and not on the sanity check before training."""
+        """Whether to report: to loggers, and not on the sanity check before training."""
         here = self.all_ranks or trainer.is_global_zero
         return here and isinstance(pl_module, self.task) and summary_writer(trainer) is not None
 
@@ -37,7 +37,7 @@ class ValidationReport(Callback):
         return collected
 
     def write(self, writer: Any, gathered: Any, pl_module: Any) -> None:
-        """Write the report to TensorBoard, on rank zero."""
+        """Write the report to the loggers, on rank zero."""
         raise NotImplementedError
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
