@@ -4,16 +4,21 @@ Their names as backbones are ``shallow.basic_blocks``, ``shallow.bottlenecks`` a
 ``shallow.grouped_bottlenecks``.
 """
 
-from functools import partial
-
 from eca_lightning.backbones.blocks import AttentionBasicBlock, AttentionBottleneck
+from eca_lightning.backbones.network import Network
 from eca_lightning.backbones.resnet import imagenet_resnet
 
-basic_blocks = partial(imagenet_resnet, AttentionBasicBlock, (1, 1, 1, 1), width=16)
-"""ResNet-18, with a quarter of its channels."""
 
-bottlenecks = partial(imagenet_resnet, AttentionBottleneck, (2, 1, 1, 1), width=16)
-"""ResNet-50, with a quarter of its channels."""
+def basic_blocks(*arguments, **options) -> Network:
+    """ResNet-18, with a quarter of its channels."""
+    return imagenet_resnet(AttentionBasicBlock, (1, 1, 1, 1), *arguments, width=16, **options)
 
-grouped_bottlenecks = partial(bottlenecks, groups=8, width_per_group=16)
-"""ResNeXt-50, with a quarter of its groups."""
+
+def bottlenecks(*arguments, **options) -> Network:
+    """ResNet-50, with a quarter of its channels."""
+    return imagenet_resnet(AttentionBottleneck, (2, 1, 1, 1), *arguments, width=16, **options)
+
+
+def grouped_bottlenecks(*arguments, **options) -> Network:
+    """ResNeXt-50, with a quarter of its groups."""
+    return bottlenecks(*arguments, groups=8, width_per_group=16, **options)
