@@ -41,7 +41,8 @@ def config(folder, **data):
     sets = {"train": str(folder / "train.beton"), "val": str(folder / "val.beton")}
     options = {"batch_size": 10, "num_workers": 1, "train_crop": "full", "eval_crop": "full"}
     run = yaml.safe_load((CONFIGS / "quickstart.yaml").read_text())
-    backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
+    backbone = {"name": "shallow.basic_blocks", "attention": "eca", "num_classes": 3}
+    backbone["stem"] = "small"
     run["model"]["init_args"]["backbone"] = backbone
     run["data"] = {
         "class_path": "eca_lightning.FFCVDataModule",
@@ -50,7 +51,6 @@ def config(folder, **data):
     run["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "log_every_n_steps": 1}
     run["trainer"]["val_check_interval"] = 1.0
     run["trainer"]["logger"] = {"init_args": {"save_dir": str(folder / "runs")}}
-    run["reports"] = str(CONFIGS / "reports" / "classification.yaml")
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(run))
     return path
@@ -64,7 +64,8 @@ def work(tmp_path_factory):
         write_images(folder / "images" / split, per_class)
     source, output = str(folder / "images"), str(folder)
     main(["data", "write", "image-folder", "--source", source, "--output", output, "--mode", "raw"])
-    main(["fit", "--config", str(config(folder))])
+    reports = str(CONFIGS / "reports" / "classification.yaml")
+    main(["fit", "--config", str(config(folder)), "--reports", reports])
     return folder
 
 
@@ -155,6 +156,7 @@ def test_predict_takes_images_in_other_ways(work, tmp_path, source):
     assert {row["class_1"] for row in rows} == {"red"}
 
 
+@pytest.mark.slow
 def test_predict_goes_on_without_what_it_cannot_read(work, tmp_path, capsys):
     good = work / "images" / "val" / "red" / "00.png"
     (tmp_path / "bad.png").write_text("no image")
@@ -194,6 +196,7 @@ def test_predict_reads_a_beton_too(work, tmp_path):
         assert [row["image"] for row in csv.DictReader(file)] == [str(i) for i in range(21)]
 
 
+@pytest.mark.slow
 def test_interrupted_run_goes_on_as_if_it_had_not_been(work, tmp_path, monkeypatch):
     def stop_in_the_second_epoch(self):
         if self.current_epoch == 1:
@@ -215,6 +218,7 @@ def same_weights(*paths):
     return all(torch.equal(other[key], first[key]) for other in others for key in first)
 
 
+@pytest.mark.slow
 def test_auto_starts_afresh_and_goes_on_in_the_same_folder(work, tmp_path, monkeypatch):
     def stop_in_the_second_epoch(self, batch, batch_index):
         if self.global_step == 8:
@@ -240,6 +244,7 @@ def test_auto_starts_afresh_and_goes_on_in_the_same_folder(work, tmp_path, monke
     assert last.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_auto_takes_the_one_before_a_damaged_one_and_says_so(work, tmp_path):
     run = tmp_path / "small" / "version_3"
     shutil.copytree(best(work).parents[1], run)
@@ -482,6 +487,7 @@ def test_code_in_a_checkpoint_is_not_run(work, capsys, tmp_path, command):
     assert [path.name for path in tmp_path.iterdir()] == ["trap.ckpt"]
 
 
+@pytest.mark.slow
 def test_a_lost_worker_process_is_named_and_the_run_goes_on(work, capsys, tmp_path, monkeypatch):
     def lose_a_worker(self, batch, batch_index):
         if self.global_step == 8:
