@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test test-quick test-gpu fuzz killtest multinode docker-check walkthrough lint format docs constraints clean
+.PHONY: help setup quickstart notebooks results test test-quick test-gpu fuzz killtest killcommands multinode docker-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ docker-check: $(READY) ## Build the Dockerfile without a Docker engine, and try 
 
 killtest: $(READY) ## Stop a run of two ranks 30 times, at random moments, and compare how it ends
 	KILLED_RANKS=30 $(BIN)/pytest -s tests/contracts/test_killed_ranks.py
+
+killcommands: $(READY) ## Kill data write, fit, export, import and compare at 20 random moments each
+	KILLED_COMMANDS=20 $(BIN)/pytest tests/contracts/test_killed_commands.py
 
 multinode: $(READY) ## Lose one of two hosts (network namespaces, as root) and go on when it is back
 	$(BIN)/python tests/contracts/multinode.py

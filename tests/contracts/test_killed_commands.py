@@ -1,0 +1,122 @@
+"""A command that is killed at any moment leaves nothing half-written, no process, no shared memory.
+
+``KILLED_COMMANDS`` is the number of moments at which each command is killed.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+MOMENTS = int(os.environ.get("KILLED_COMMANDS", "1"))
+COMMANDS = {
+    "write": "data write image-folder --source images --output train.beton --num-workers 2",
+    "fit": "fit --config run.yaml --ckpt_path auto",
+    "export": "export trained.ckpt new.safetensors",
+    "import": "import trained.ckpt new.ckpt",
+    "compare": "compare grid.yaml --output compared",
+}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        (folder / "images" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
+    images = str(folder / "images")
+    data = {"train": images, "val": images, "image_size": 16, "resize_size": 16}
+    backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
+    config = {
+        "model": {"class_path": "ImageClassifier", "init_args": {"backbone": backbone}},
+        "data": {
+            "class_path": "ImageFolderDataModule",
+            "init_args": data | {"batch_size": 12, "num_workers": 1},
+        },
+        "trainer": {"accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    grid = {"base": "run.yaml", "variants": {"a": {}}, "seeds": [0], "references": ["a"]}
+    (folder / "grid.yaml").write_text(yaml.safe_dump(grid))
+    run = start(folder, "fit --config run.yaml --checkpoint.dirpath first")
+    assert run.wait(300) == 0
+    (folder / "first" / "best.ckpt").rename(folder / "trained.ckpt")
+    return folder
+
+
+def start(folder, command):
+    return subprocess.Popen(
+        [sys.executable, "-m", "eca_lightning", *command.split()],
+        cwd=folder,
+        stdout=(folder / "log.txt").open("a"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def alive(session):
+    """The processes of a session that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of = stat.read_text().rpartition(") ")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of) == session and state != "Z":
+            found.append(stat.parent.name)
+    return found
+
+
+def check_files(folder):
+    """What has its name is whole."""
+    from eca_lightning.data.ffcv.format import check_beton
+
+    for path in folder.rglob("*"):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.suffix == ".ckpt":
+            torch.load(path, weights_only=True)
+        elif path.suffix == ".beton":
+            assert check_beton(path).sidecar is not None
+        elif path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            load_file(path)
+            assert path.with_suffix(".json").is_file()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_and_started_again(work, name):
+    if name == "write":
+        pytest.importorskip("ffcv")
+    generator = random.Random(name)
+    for _ in range(MOMENTS):
+        memory = set(os.listdir("/dev/shm"))
+        process = start(work, COMMANDS[name])
+        time.sleep(generator.uniform(4, 14))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        patience = time.monotonic() + 20
+        while alive(process.pid) and time.monotonic() < patience:
+            time.sleep(0.1)
+        assert not alive(process.pid)
+        assert set(os.listdir("/dev/shm")) <= memory
+        check_files(work)
+    log = work / "log.txt"
+    assert start(work, COMMANDS[name]).wait(300) == 0, log.read_text()[-2000:]
+    check_files(work)
+    assert not list(work.rglob(".*.part"))
