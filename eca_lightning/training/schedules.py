@@ -31,6 +31,8 @@ class WarmupThenDecay(LRScheduler):
         end_fraction: For ``linear`` and ``cosine``, the end as a fraction of the peak.
         milestones: For ``step``, epochs counted from the run's first.
         gamma: For ``step`` and ``exponential``.
+        as_timm: As timm's scripts, change the rate per epoch only, and let the decay count the
+            warm-up, so that it starts below the peak; for ``cosine``.
 
     Raises:
         ValueError: If the number of steps is missing, or an option is out of range or belongs to
@@ -49,6 +51,7 @@ class WarmupThenDecay(LRScheduler):
         end_fraction: float = 0.0,
         milestones: Sequence[float] = (),
         gamma: float | None = None,
+        as_timm: bool = False,
     ) -> None:
         if total_steps is None or steps_per_epoch is None:
             raise ValueError("WarmupThenDecay needs to know the steps: set model lr_interval: step")
@@ -67,6 +70,9 @@ class WarmupThenDecay(LRScheduler):
                 "WarmupThenDecay: give gamma with decay: step or exponential and with no other, "
                 f"got {gamma} with decay: {decay}"
             )
+        if as_timm and decay != "cosine":
+            raise ValueError(f"WarmupThenDecay: as_timm is for decay: cosine, got {decay}")
+        self.as_timm = as_timm
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self.decay, self.warmup = decay, warmup
         self.warmup_epochs = warmup_epochs
@@ -78,15 +84,18 @@ class WarmupThenDecay(LRScheduler):
     def factor(self, step: int) -> float:
         """Return the learning rate at an optimizer step, from 0, as a fraction of the peak."""
         epoch = step / self.steps_per_epoch
+        if self.as_timm:
+            epoch = math.floor(epoch + 1e-9)  # a product of floats may be just below its epoch
         if epoch < self.warmup_epochs:
             risen = _progress(self.warmup, epoch / self.warmup_epochs)
             return self.start_fraction + (1 - self.start_fraction) * risen
         if self.decay == "step":
             return self.gamma ** bisect_right(self.milestones, epoch)
-        since_warmup = epoch - self.warmup_epochs
+        skipped = 0.0 if self.as_timm else self.warmup_epochs
+        since_warmup = epoch - skipped
         if self.decay == "exponential":
             return self.gamma**since_warmup
-        length = self.total_steps / self.steps_per_epoch - self.warmup_epochs
+        length = self.total_steps / self.steps_per_epoch - skipped
         fallen = _progress(self.decay, since_warmup / length if since_warmup < length else 1.0)
         return 1 - (1 - self.end_fraction) * fallen
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from timm.scheduler import CosineLRScheduler
 from torch.optim import lr_scheduler
 
 from eca_lightning import WarmupThenDecay
@@ -129,3 +130,18 @@ def test_needs_the_number_of_steps():
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ours(sgd(PEAK), **options)
+
+
+def test_as_timm_is_timms_cosine():
+    theirs = sgd(PEAK)
+    schedule = CosineLRScheduler(theirs, EPOCHS, warmup_t=2, warmup_lr_init=0.02 * PEAK)
+    expected = []
+    for epoch in range(EPOCHS):
+        schedule.step(epoch)
+        expected += [theirs.param_groups[0]["lr"]] * STEPS
+    options = {"warmup_epochs": 2, "start_fraction": 0.02}
+    np.testing.assert_allclose(rates(lambda o: ours(o, as_timm=True, **options)), expected)
+    plain = np.array(rates(lambda o: ours(o, **options)))
+    assert np.abs(plain - expected).max() > 0.04 * PEAK
+    with pytest.raises(ValueError, match="as_timm is for decay: cosine"):
+        ours(sgd(PEAK), as_timm=True, decay="linear")
