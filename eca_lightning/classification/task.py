@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
@@ -121,7 +122,8 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
 
         classes = backbone.num_classes
         top1 = MulticlassAccuracy(classes, average="micro", ignore_index=-1)
-        top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro", ignore_index=-1)
+        top5 = top1.clone()  # of `_hits`, which says what is among the first five
+        self._not_finite: Tensor | None = None
         self.train_top1 = top1.clone()
         scores = MetricCollection({"loss": ExactMean(), "top1": top1, "top5": top5})
         self.val_scores = scores.clone(prefix="val/")
@@ -195,7 +197,35 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
 
     def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the probabilities (N, num_classes) of a batch, float32."""
-        return self._scored_logits(batch[0]).softmax(dim=1)
+        logits = self._scored_logits(batch[0])
+        self._count_not_finite(~logits.isfinite().all(dim=1))
+        return logits.softmax(dim=1)
+
+    def on_predict_epoch_end(self) -> None:
+        """Refuse to end well if a prediction is NaN or infinite."""
+        self._require_finite()
+
+    def on_validation_epoch_end(self) -> None:
+        """Refuse to end well if a prediction is NaN or infinite; in training `LossGuard` does."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._require_finite()
+
+    def on_test_epoch_end(self) -> None:
+        """Refuse to end well if a prediction is NaN or infinite."""
+        self._require_finite()
+
+    def _count_not_finite(self, bad: Tensor) -> None:
+        count = bad.sum()  # stays on the device: no wait for each batch
+        self._not_finite = count if self._not_finite is None else self._not_finite + count
+
+    def _require_finite(self) -> None:
+        count, self._not_finite = self._not_finite, None
+        found = int(count) if count is not None else 0
+        if self.trainer.strategy.reduce_boolean_decision(found > 0, all=False):
+            raise FloatingPointError(
+                f"{found} predictions are NaN or infinite: the weights are of a run that diverged, "
+                "or the precision is too low"
+            )
 
     def _scored_logits(self, images: Tensor) -> Tensor:
         logits = self(images).float()
@@ -209,7 +239,18 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         logits = self._scored_logits(images)
         counted = labels >= 0
         scores["loss"].update(F.cross_entropy(logits[counted], labels[counted], reduction="none"))
-        scores["top1"].update(logits, labels)
-        scores["top5"].update(logits, labels)
+        bad = ~logits.isfinite().all(dim=1)
+        self._count_not_finite(bad & counted)
+        for name, first in (("top1", 1), ("top5", 5)):
+            hits = _hits(logits, labels, first) & ~bad
+            others = (labels + 1) % max(2, self.num_classes)
+            scores[name].update(torch.where(hits, labels.clamp(min=0), others), labels)
         self.log_dict(dict(scores.items()), prog_bar=True)
         return logits
+
+
+def _hits(logits: Tensor, labels: Tensor, first: int) -> Tensor:
+    """Whether each label is among the first classes; of equal logits the lower class is first."""
+    own = logits.gather(1, labels.clamp(min=0)[:, None])
+    lower = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    return ((logits > own) | ((logits == own) & lower)).sum(dim=1) < first

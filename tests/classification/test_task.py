@@ -248,3 +248,27 @@ def test_killed_run_resumes_to_the_same_weights(tiny_data, tmp_path):
     run(1)
     resumed = run(3, tmp_path / "1.ckpt")
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_predictions_that_are_not_finite_end_no_command_well(tiny_data, tmp_path, command):
+    model = classifier()
+    with torch.no_grad():
+        model.backbone.fc.bias[0] = torch.nan
+    run = trainer(tmp_path)
+    with pytest.raises(FloatingPointError, match="predictions are NaN or infinite"):
+        getattr(run, command)(model, datamodule=tiny_data)
+    assert (
+        command == "predict" or max(v for k, v in run.callback_metrics.items() if "top" in k) == 0
+    )
+
+
+def test_equal_logits_are_ranked_by_class(tiny_data, tmp_path):
+    model = classifier()
+    torch.nn.init.zeros_(model.backbone.fc.weight)
+    torch.nn.init.zeros_(model.backbone.fc.bias)
+    (scores,) = trainer(tmp_path).validate(model, datamodule=tiny_data)
+    labels = torch.cat([labels for _, labels in tiny_data.val_dataloader()])
+    zeros = (labels == 0).sum().item() / (labels >= 0).sum().item()
+    assert scores["val/top1"] == pytest.approx(zeros)
+    assert scores["val/top5"] == 1
