@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,19 @@ def require_mask_library() -> None:
     """Raise an ImportError unless faster-coco-eval, which draws and encodes masks, is installed."""
     if not find_spec("faster_coco_eval"):
         raise ImportError("masks need faster_coco_eval: pip install 'eca-lightning[detection]'")
+
+
+def encode_outline(outline: Any, size: list[int]) -> Any:
+    """Encode a decoded segmentation of an image of (height, width) as run lengths."""
+    from faster_coco_eval.core import mask
+
+    if isinstance(outline, list):
+        # Two points have no area, but four numbers would be taken for a box.
+        polygons = [polygon for polygon in outline if len(polygon) >= 6]
+        return mask.merge(mask.frPyObjects(polygons, *size))
+    if isinstance(outline["counts"], list):
+        return mask.frPyObjects(outline, *size)
+    return outline
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +88,7 @@ class CocoAnnotations:
         try:
             for start, end in self.spans[self.first[image] : self.first[image + 1]]:
                 outline = msgspec.json.decode((self.segmentations or b"")[start:end])
-                if isinstance(outline, list):
-                    # Two points have no area, but four numbers would be taken for a box.
-                    polygons = [polygon for polygon in outline if len(polygon) >= 6]
-                    outline = mask.merge(mask.frPyObjects(polygons, *size))
-                elif isinstance(outline["counts"], list):
-                    outline = mask.frPyObjects(outline, *size)
-                encoded.append(outline)
+                encoded.append(encode_outline(outline, size))
             masks = mask.decode(encoded) if encoded else np.zeros((*size, 0), np.uint8)
         except (ValueError, TypeError, RuntimeError) as error:
             raise ValueError(
@@ -111,6 +119,31 @@ class CocoAnnotations:
                 f"{name}: {folder / file}, image {image} of {self.path}, does not exist{others}"
             )
 
+    def _teaches(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the boxes clipped to their images, and which annotations training uses."""
+        images = np.repeat(np.arange(len(self)), np.diff(self.first))
+        boxes = self.boxes.clip(0, self.sizes[images][:, [1, 0, 1, 0]].astype(np.float32))
+        sides = boxes[:, 2:] - boxes[:, :2]
+        return boxes, ~self.crowds & (sides >= 1).all(1) & (self.areas > 0)
+
+    def left_out_of_training(self) -> str:
+        """Count by class the annotations that training leaves out; empty if there are none."""
+        _, usable = self._teaches()
+        parts = []
+        for label in np.unique(self.labels[~usable]).tolist():
+            own = self.labels == label
+            crowds = int((own & self.crowds).sum())
+            flat = int((own & ~usable & ~self.crowds).sum())
+            counts = [f"{crowds:,} crowd"] * (crowds > 0)
+            counts += [f"{flat:,} without width, height or area"] * (flat > 0)
+            name = self.class_names[label]
+            parts.append(f"{name} {', '.join(counts)} (of {int(own.sum()):,})")
+        return "; ".join(parts)
+
+    def boxes_reaching_out(self) -> int:
+        """Count the boxes that reach out of their images."""
+        return int((np.abs(self._teaches()[0] - self.boxes) > 1e-3).any(1).sum())
+
     def for_training(self) -> "CocoAnnotations":
         """Leave out crowds, degenerate boxes and the images that have no other box.
 
@@ -121,13 +154,12 @@ class CocoAnnotations:
             ValueError: If nothing is left.
         """
         images = np.repeat(np.arange(len(self)), np.diff(self.first))
-        boxes = self.boxes.clip(0, self.sizes[images][:, [1, 0, 1, 0]].astype(np.float32))
-        sides = boxes[:, 2:] - boxes[:, :2]
-        usable = ~self.crowds & (sides >= 1).all(1) & (self.areas > 0)
+        boxes, usable = self._teaches()
         counts = np.bincount(images[usable], minlength=len(self))
         kept = np.flatnonzero(counts)
         if not kept.size:
-            raise ValueError(f"{self.path}: no image has a box to learn from")
+            why = self.left_out_of_training() or "it has no annotations"
+            raise ValueError(f"{self.path}: no image has a box to learn from ({why})")
         return replace(
             self,
             image_ids=self.image_ids[kept],

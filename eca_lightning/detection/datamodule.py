@@ -18,7 +18,7 @@ from eca_lightning.detection.dataset import (
     NumberedImages,
     collate_images,
 )
-from eca_lightning.utils.checks import require_at_least
+from eca_lightning.utils.checks import DataError, require, require_at_least
 
 
 class CocoDataModule(ResumableDataModule):
@@ -58,6 +58,8 @@ class CocoDataModule(ResumableDataModule):
             error.
         exif: ``apply`` the orientation in the EXIF data of image files, so that they are as their
             boxes expect them, or ``ignore`` it.
+        clip_boxes: Pixels by which a box may reach out of its image. Training clips such boxes,
+            evaluation scores them as they are, as COCO's tools do, and the log counts them.
         seed: Seed of order and flips; that of seed_everything if None.
 
     Raises:
@@ -82,6 +84,7 @@ class CocoDataModule(ResumableDataModule):
         group_by_aspect_ratio: bool = True,
         on_unreadable: OnUnreadable = "skip",
         exif: Exif = "apply",
+        clip_boxes: float = 1.0,
         seed: int | None = None,
     ) -> None:
         super().__init__(num_workers, seed, on_unreadable, exif)
@@ -100,6 +103,8 @@ class CocoDataModule(ResumableDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.masks = masks
+        require(clip_boxes >= 0, "data.clip_boxes", "at least 0", clip_boxes)
+        self.clip_boxes = clip_boxes
         self.flip = flip
         self.group_by_aspect_ratio = group_by_aspect_ratio
         self._read: dict[Split, CocoAnnotations] = {}
@@ -115,12 +120,18 @@ class CocoDataModule(ResumableDataModule):
             ValueError: If a path is not given, an annotation file cannot be used, or those of
                 training and validation have different categories.
         """
+        faults = []
         for split in NEEDED[stage]:
             if split == "predict":
                 self._images(self._path(split, self.paths))
             elif stage != "fit" or split == "train" or self.paths[split]:
                 folder = self._path(split, self.paths)
-                self._annotations(split).require_images(folder, f"data.{split}")
+                try:
+                    self._annotations(split).require_images(folder, f"data.{split}")
+                except DataError as error:
+                    faults += error.faults
+        if faults:
+            raise DataError(faults)
         if stage == "fit" and self.paths["val"]:
             train, val = self._annotations("train"), self._annotations("val")
             ours, theirs = (
@@ -190,11 +201,17 @@ class CocoDataModule(ResumableDataModule):
             from eca_lightning.detection.coco_json import read_annotations
 
             rank_zero_info(f"Reading {file}")
-            found = read_annotations(file, self.masks, f"data.{split}_annotations")
+            name = f"data.{split}_annotations"
+            found = read_annotations(file, self.masks, name, self.clip_boxes)
+            if count := found.boxes_reaching_out():
+                clipped = " and are clipped" if split == "train" else ""
+                rank_zero_info(f"{file}: {count:,} boxes reach out of their images{clipped}")
             usable = found.for_training() if split == "train" else found
-            if left_out := len(found) - len(usable):
+            if split == "train" and (left_out := found.left_out_of_training()):
+                rank_zero_info(f"{file}: training leaves out annotations: {left_out}")
+            if images := len(found) - len(usable):
                 rank_zero_info(
-                    f"{left_out:,} of {len(found):,} training images have no box to learn from and "
+                    f"{images:,} of {len(found):,} training images have no box to learn from and "
                     "are left out"
                 )
             self._read[split] = usable

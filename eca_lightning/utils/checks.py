@@ -1,13 +1,28 @@
 """Checks of options, with error messages that name the option as configurations spell it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+SHOWN = 10
+"""DataError that a message lists."""
 
 
 def require(condition: bool, option: str, allowed: str, value: object) -> None:
     """Raise ``ValueError("{option} must be {allowed}, got {value}")`` unless a condition holds."""
     if not condition:
         raise ValueError(f"{option} must be {allowed}, got {value}")
+
+
+class DataError(ValueError):
+    """All that is wrong with the data; the message lists the first ten faults and their number."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        lines = [printable(fault) for fault in self.faults[:SHOWN]]
+        if len(self.faults) > 1:
+            more = f", the first {SHOWN}" if len(self.faults) > SHOWN else ""
+            lines.insert(0, f"{len(self.faults):,} faults in the data{more}:")
+        super().__init__("\n  ".join(lines))
 
 
 def printable(text: str) -> str:

@@ -9,9 +9,10 @@ import pytest
 pytest.importorskip("pycocotools")
 
 from pycocotools.coco import COCO
-from tiny_coco import make_coco, write_json
+from tiny_coco import compressed, make_coco, write_json
 
 from eca_lightning.detection.coco_json import read_annotations
+from eca_lightning.detection.segmentations import fill_mask
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +158,13 @@ def doubled(section):
             without("annotations", "image_id"),
             r"annotation \d+: .*missing .* `image_id`",
         ),
-        (without("annotations", "area"), r"annotation \d+: .*missing .* `area`"),
-        (setting("annotations", id=4, area=None), "annotation 4 has area None: Expected `float`"),
+        (setting("annotations", id=4, area="9"), "annotation 4 has area '9': Expected `float"),
+        (setting("images", file_name=""), "image 5 has file_name '', which names no file"),
+        (setting("images", file_name="a\0b"), r"image 5 has file_name .*, which names no file"),
+        (
+            lambda c: c.pop("annotations"),
+            "missing .* `annotations`.*images alone are for data.predict",
+        ),
         (setting("annotations", id=4, iscrowd="0"), "annotation 4 has iscrowd '0': Expected `bool"),
         (setting("annotations", id=4, iscrowd=2), "annotation 4 has iscrowd 2: Invalid enum value"),
         (setting("annotations", id=4, bbox=[1, 2, 3]), r"4 has bbox \[1, 2, 3\]: .*length 4"),
@@ -167,6 +173,8 @@ def doubled(section):
             "4 has bbox .*'4'\\]: Expected",
         ),
         (setting("annotations", id=4, bbox=[1, 2, 3, float("nan")]), "4 has bbox .*, nan\\]: "),
+        (setting("annotations", id=4, bbox=[1, 2, float("inf"), 4]), "annotation 4 has "),
+        (setting("annotations", id=4, bbox=[1, 2, 1e300, 4]), "4 has the box .* does not lie in"),
         (setting("annotations", id=4, bbox=[1, 2, -3, 4]), "4 has the box .* does not lie in"),
         (setting("annotations", id=4, bbox=[-2, 2, 9, 9]), "4 has the box .* does not lie in"),
         (setting("annotations", id=4, bbox=[2, 2, 90, 9]), r"not lie in its image \d+ of \d+ x"),
@@ -216,11 +224,87 @@ def test_run_lengths_are_whole_numbers_or_compressed(read, counts):
         read(run_lengths(counts), masks=True)
 
 
-@pytest.mark.parametrize("counts", [[50, 1 << 20], [50], "@@@@@@@@@@@@", "oooooooooooooo"])
-def test_a_mask_that_cannot_be_drawn_is_named(read, counts):
-    known = read(run_lengths(counts), masks=True)
-    with pytest.raises(ValueError, match=r"a\.json: a mask of image 5 cannot be drawn"):
-        known.masks(0)
+@pytest.mark.parametrize(
+    "counts", [[50, 1 << 20], [50], [], "", "@@@@@@@@@@@@", "oooooooooooooo", "é", "o" * 99 + "0"]
+)
+def test_run_lengths_that_do_not_fill_their_mask_are_named(read, counts):
+    message = r"a\.json: annotation 4 has no usable segmentation: its run lengths do not fill"
+    with pytest.raises(ValueError, match=message):
+        read(run_lengths(counts), masks=True)
+    read(run_lengths(counts))
+
+
+def test_compressed_run_lengths_of_any_mask_are_taken():
+    generator = np.random.default_rng(0)
+    for number in range(200):
+        height, width = generator.integers(1, 90, 2)
+        mask = generator.random((height, width)) < generator.random() ** 4
+        counts = compressed(mask.astype(np.uint8))["counts"]
+        assert fill_mask(counts, mask.size)
+        assert not fill_mask(counts, mask.size + 1 + number)
+
+
+def test_all_faults_are_listed_together_ten_of_them_in_full(read):
+    def change(changed):
+        for position, annotation in enumerate(changed["annotations"][:14]):
+            annotation["id"] = position
+            if position % 2:
+                annotation["bbox"] = [2, 2, 900, 9]
+            else:
+                annotation["iscrowd"] = "0"
+        changed["annotations"][14]["id"] = changed["annotations"][15]["id"] = 99
+
+    with pytest.raises(ValueError, match=r"^15 faults in the data, the first 10:\n") as caught:
+        read(change)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11
+    assert all(line.startswith("  data.val: ") and "a.json: " in line for line in lines[1:])
+    assert "annotation 0 has iscrowd '0': Expected `bool" in lines[1]
+    assert "annotation 12 has iscrowd" in lines[7]
+    assert "the annotation id 99 is not unique: 2 entries have it" in lines[8]
+    assert "correct it, or clip it with --data.clip_boxes 8" in lines[9]
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_missing_area_is_computed(read, content, masks):
+    known = read(lambda c: [a.pop("area") for a in c["annotations"]], masks)
+    expected = read().areas
+    flat = (known.boxes[:, 2:] == known.boxes[:, :2]).any(1)
+    assert 0 < flat.sum() < len(flat)
+    assert np.array_equal(known.areas[~flat], expected[~flat])
+
+
+def test_boxes_may_reach_out_as_far_as_asked(content, tmp_path):
+    changed = deepcopy(content)
+    setting("annotations", id=4, bbox=[2, 2, 900, 9])(changed)
+    file = write_json(tmp_path / "a.json", changed)
+    known = read_annotations(file, clip_boxes=900)
+    assert known.boxes_reaching_out() == 1
+    trained = known.for_training()
+    images = np.repeat(np.arange(len(trained)), np.diff(trained.first))
+    assert (trained.boxes[:, 2] <= trained.sizes[images, 1]).all()
+
+
+def test_what_cannot_teach_is_counted_by_class(read):
+    each = "1 crowd, 1 without width, height or area"
+    expected = f"car {each} (of 9); cat {each} (of 11); brush {each} (of 10)"
+    assert read().left_out_of_training() == expected
+    message = r"no image has a box to learn from \(car 9 crowd \(of 9\); cat 11 crowd"
+    with pytest.raises(ValueError, match=message):
+        read(lambda c: [a.update(iscrowd=1) for a in c["annotations"]]).for_training()
+    with pytest.raises(ValueError, match=r"learn from \(it has no annotations\)"):
+        read(lambda c: c.update(annotations=[])).for_training()
+
+
+def test_categories_of_equal_names_are_told_apart(read):
+    known = read(lambda c: [category.update(name="cup") for category in c["categories"][:2]])
+    assert known.class_names == ["cup 3", "cat", "cup 90"]
+
+    def collide(changed):
+        for category, name in zip(changed["categories"], ("a", "a 90", "a"), strict=True):
+            category["name"] = name
+
+    assert read(collide).class_names == ["a 90 3", "a 17", "a 90"]
 
 
 def test_polygons_without_area_are_left_out_of_a_mask(read):
