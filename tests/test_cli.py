@@ -51,6 +51,7 @@ def config(folder, **data):
     run["trainer"] |= {"max_epochs": 3, "accelerator": "cpu", "log_every_n_steps": 1}
     run["trainer"]["val_check_interval"] = 1.0
     run["trainer"]["logger"] = {"init_args": {"save_dir": str(folder / "runs")}}
+    run["reports"] = str(CONFIGS / "reports" / "classification.yaml")
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(run))
     return path
@@ -64,8 +65,7 @@ def work(tmp_path_factory):
         write_images(folder / "images" / split, per_class)
     source, output = str(folder / "images"), str(folder)
     main(["data", "write", "image-folder", "--source", source, "--output", output, "--mode", "raw"])
-    reports = str(CONFIGS / "reports" / "classification.yaml")
-    main(["fit", "--config", str(config(folder)), "--reports", reports])
+    main(["fit", "--config", str(config(folder))])
     return folder
 
 
