@@ -43,7 +43,8 @@ def benchmark_model(
     """Compare the speed and memory of models.
 
     A training step is forward, cross-entropy, backward and SGD with momentum; inference is forward
-    alone. Both work on random images on the device, in channels_last memory.
+    alone. Both work on random images on the device, in channels_last memory but for
+    training on CPUs, as in runs.
 
     The models alternate, in a rotating order, so that a change of the machine's speed affects all
     of them. Each time is divided by that of the first model in the same round; the intervals are
@@ -135,14 +136,18 @@ class TimedModel:
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
-        network = build(self.name).to(memory_format=torch.channels_last).to(self.work.device)
+        on_cpu = torch.device(self.work.device).type == "cpu"
+        # As in runs: training on CPUs is contiguous.
+        contiguous = on_cpu and self.pass_ == "train"
+        memory_format = torch.contiguous_format if contiguous else torch.channels_last
+        network = build(self.name).to(memory_format=memory_format).to(self.work.device)
         self.network: nn.Module = network.train(self.pass_ == "train")
         if self.mode == "compiled":
             self.network.compile()
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
         shape = (self.work.batch_size, 3, self.work.image_size, self.work.image_size)
         images = torch.randn(shape).to(self.work.device)
-        self.inputs = images.contiguous(memory_format=torch.channels_last)
+        self.inputs = images.contiguous(memory_format=memory_format)
         self.labels = torch.arange(self.work.batch_size, device=self.work.device)
 
     @property
