@@ -26,6 +26,7 @@ from .training.callbacks.gradient_norm import GradientNormMonitor as GradientNor
 from .training.callbacks.last_checkpoint import LastCheckpoint as LastCheckpoint
 from .training.callbacks.learning_rate import LearningRateMonitor as LearningRateMonitor
 from .training.callbacks.loss_guard import LossGuard as LossGuard
+from .training.callbacks.progress_bar import ProgressBar as ProgressBar
 from .training.callbacks.progressive_resizing import ProgressiveResizing as ProgressiveResizing
 from .training.callbacks.run_description import RunDescription as RunDescription
 from .training.callbacks.speed import SpeedMonitor as SpeedMonitor

@@ -1,4 +1,4 @@
-"""A mean that does not depend on the order of its values."""
+"""Scores that do not depend on the order of the samples, and counting which no host waits for."""
 
 import math
 
@@ -9,7 +9,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class ExactMean(Metric):
-    """The mean of all values, whatever their order, batches and ranks.
+    """The mean of all values that count, whatever their order, batches and ranks.
 
     torchmetrics' MeanMetric adds up in float32, or in bfloat16 where the precision is
     ``bf16-true``, and leaves NaN out. Here all values are kept, four bytes each, and added up on
@@ -17,17 +17,61 @@ class ExactMean(Metric):
     """
 
     values: list[Tensor]
+    counted: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("values", [], dist_reduce_fx="cat")
+        self.add_state("counted", [], dist_reduce_fx="cat")
 
-    def update(self, values: Tensor) -> None:
-        """Add values of shape ``(N,)``; N may be 0."""
+    def update(self, values: Tensor, counted: Tensor) -> None:
+        """Add values of shape ``(N,)``, and whether each counts; N may be 0."""
         self.values.append(values)
+        self.counted.append(counted)  # selecting them here would wait for the GPU
 
     def compute(self) -> Tensor:
         """Return the mean, a float32 scalar; NaN without values."""
-        values = dim_zero_cat(self.values).tolist()
-        mean = math.fsum(values) / len(values) if values else math.nan
+        values, counted = dim_zero_cat(self.values), dim_zero_cat(self.counted)
+        kept = values[counted.bool()].tolist()
+        mean = math.fsum(kept) / len(kept) if kept else math.nan
         return torch.tensor(mean, dtype=torch.float32, device=self.device)
+
+
+class TopKAccuracy(Metric):
+    """The fraction of labels among the ``k`` most probable classes, see `ranks`; -1 does not count.
+
+    It is the same for any order, batches and ranks. torchmetrics' MulticlassAccuracy selects the
+    rows that count, for which the host waits for the GPU at every step.
+    """
+
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self, k: int = 1) -> None:
+        super().__init__()
+        self.k = k
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch of logits, (N, num_classes), and labels, (N,) int64."""
+        counted = labels >= 0
+        self.correct = self.correct + ((ranks(logits, labels) < self.k) & counted).sum()
+        self.total = self.total + counted.sum()  # in place, inference mode could not
+
+    def compute(self) -> Tensor:
+        """Return the fraction, a float32 scalar; NaN without labels."""
+        return self.correct / self.total
+
+
+def ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return how many classes precede that of each label, (N,) int64; 0 is the most probable.
+
+    Of equal logits, the lower class precedes. All classes precede the label where a logit is NaN or
+    infinite, so that such a prediction is never right. Rows with the label -1 have any rank.
+    """
+    labels = labels.clamp(min=0)[:, None]
+    own = logits.gather(1, labels)
+    lower = torch.arange(logits.shape[1], device=logits.device) < labels
+    preceding = ((logits > own) | (logits == own) & lower).sum(dim=1)
+    return preceding.masked_fill(~logits.isfinite().all(dim=1), logits.shape[1])

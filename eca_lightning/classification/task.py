@@ -11,12 +11,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.blocks import describe_tails
 from eca_lightning.classification.losses import LossName, classification_loss
-from eca_lightning.classification.metrics import ExactMean
+from eca_lightning.classification.metrics import ExactMean, TopKAccuracy
 from eca_lightning.classification.mixing import Mixing
 from eca_lightning.training.task import VisionTask, require_uint8
 from eca_lightning.utils.checks import require
@@ -121,11 +120,9 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
             on_byte_scale = 255 * torch.tensor(values).view(1, -1, 1, 1)
             self.register_buffer(name, on_byte_scale, persistent=False)
 
-        classes = backbone.num_classes
-        top1 = MulticlassAccuracy(classes, average="micro", ignore_index=-1)
-        top5 = top1.clone()  # of `_hits`, which says what is among the first five
         self._not_finite: Tensor | None = None
-        self.train_top1 = top1.clone()
+        self.train_top1 = TopKAccuracy()
+        top1, top5 = TopKAccuracy(), TopKAccuracy(k=5)
         scores = MetricCollection({"loss": ExactMean(), "top1": top1, "top5": top5})
         self.val_scores = scores.clone(prefix="val/")
         self.test_scores = scores.clone(prefix="test/")
@@ -186,7 +183,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         loss = classification_loss(
             logits, targets, self.loss, self.label_smoothing, self.bce_target_threshold
         )
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss)
         if self.mixing is None:
             self.train_top1.update(logits, labels)
             self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
@@ -243,19 +240,10 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         self.scored_at = self.global_step
         logits = self._scored_logits(images)
         counted = labels >= 0
-        scores["loss"].update(F.cross_entropy(logits[counted], labels[counted], reduction="none"))
-        bad = ~logits.isfinite().all(dim=1)
-        self._count_not_finite(bad & counted)
-        for name, first in (("top1", 1), ("top5", 5)):
-            hits = _hits(logits, labels, first) & ~bad
-            others = (labels + 1) % max(2, self.num_classes)
-            scores[name].update(torch.where(hits, labels.clamp(min=0), others), labels)
+        losses = F.cross_entropy(logits, labels, reduction="none", ignore_index=-1)
+        scores["loss"].update(losses, counted)
+        scores["top1"].update(logits, labels)
+        scores["top5"].update(logits, labels)
+        self._count_not_finite(~logits.isfinite().all(dim=1) & counted)
         self.log_dict(dict(scores.items()), prog_bar=True)
         return logits
-
-
-def _hits(logits: Tensor, labels: Tensor, first: int) -> Tensor:
-    """Whether each label is among the first classes; of equal logits the lower class is first."""
-    own = logits.gather(1, labels.clamp(min=0)[:, None])
-    lower = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
-    return ((logits > own) | ((logits == own) & lower)).sum(dim=1) < first

@@ -120,7 +120,7 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
         targets = [target | {"labels": target["labels"] + self.first_label} for target in targets]
         losses = self.detector(_as_floats(images), targets)
         loss = torch.stack(list(losses.values())).sum()
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss)
         for name, part in losses.items():
             self.log(f"train/loss_{name.removeprefix('loss_')}", part)
         return loss

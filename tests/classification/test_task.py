@@ -7,11 +7,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
 from eca_lightning import ImageClassifier, WarmupThenDecay
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.classification.metrics import ExactMean
+from eca_lightning.classification.metrics import ExactMean, TopKAccuracy, ranks
 
 TINY = BackboneConfig("resnet20", "eca", num_classes=3)
 
@@ -85,16 +86,38 @@ def test_the_mean_loss_is_exact_in_any_order_and_shows_what_is_not_a_number():
     for pieces in (losses.split(1000), losses.flip(0).split(7), losses.sort().values.split(30_000)):
         mean = ExactMean()
         for piece in pieces:
-            mean.update(piece)
-        mean.update(losses[:0])
+            mean.update(piece, torch.ones(len(piece), dtype=torch.bool))
+        mean.update(torch.tensor([math.nan]), torch.tensor([False]))
+        mean.update(losses[:0], torch.ones(0, dtype=torch.bool))
         assert mean.compute() == expected
         assert mean.compute().dtype == torch.float32
     mean = ExactMean()
-    mean.update(torch.tensor([1.0, math.nan]))
+    mean.update(torch.tensor([1.0, math.nan]), torch.tensor([True, True]))
     assert mean.compute().isnan()
     mean.reset()
-    mean.update(losses[:0])
+    mean.update(losses[:1], torch.tensor([False]))
     assert mean.compute().isnan()
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_accuracy_counts_what_torchmetrics_counts(k):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 10, generator=generator)
+    labels = torch.randint(-1, 10, (200,), generator=generator)
+    theirs = MulticlassAccuracy(10, top_k=k, average="micro", ignore_index=-1)
+    theirs.update(logits, labels)
+    ours = TopKAccuracy(k)
+    for start in range(0, 200, 64):
+        ours.update(logits[start : start + 64], labels[start : start + 64])
+    assert ours.compute() == theirs.compute()
+
+
+def test_equal_logits_and_those_that_are_no_numbers():
+    labels = torch.tensor([0, 1, 2])
+    assert ranks(torch.zeros(3, 3), labels).tolist() == [0, 1, 2]  # the lower class comes first
+    assert ranks(torch.full((3, 3), math.nan), labels).tolist() == [3, 3, 3]  # never right
+    logits = torch.tensor([[0.0, 1.0, math.nan]])
+    assert ranks(logits, torch.tensor([1])).tolist() == [3]
 
 
 def test_bfloat16_weights_leave_the_scores_exact(tiny_data, tmp_path):

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
-from torchmetrics.classification import MulticlassCalibrationError
+from torchmetrics.classification import BinaryCalibrationError
 
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.validation_report import ValidationReport
@@ -33,16 +34,17 @@ class CalibrationMonitor(ValidationReport):
         return isinstance(pl_module, self.task) and not trainer.sanity_checking
 
     def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Any:
-        """Add the confidences of a batch, whose logits the step returns."""
-        if collected is None:
-            collected = MulticlassCalibrationError(
-                pl_module.num_classes, self.bins, ignore_index=-1, validate_args=False
-            ).to(outputs.device)
-        collected.update(outputs.softmax(dim=1).nan_to_num(), batch[1])
-        return collected
+        """Keep the confidence of each image, whether it is right and whether it counts."""
+        confidence, predicted = outputs.softmax(dim=1).nan_to_num().max(dim=1)
+        scored = (confidence, predicted == batch[1], batch[1] >= 0)
+        return [*(collected or []), scored]
 
     def gather(self, collected: Any, pl_module: Any) -> None:
         """Log the error of all ranks."""
         if collected is not None:
+            confidence, right, counted = map(torch.cat, zip(*collected, strict=True))
+            # A classifier's confidence that it is right has two outcomes.
+            error = BinaryCalibrationError(self.bins).to(confidence.device)
+            error.update(confidence[counted], right[counted].int())
             # Equal on all ranks already; sync_dist keeps Lightning from asking for it.
-            pl_module.log("val/calibration_error", collected.compute(), sync_dist=True)
+            pl_module.log("val/calibration_error", error.compute(), sync_dist=True)

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.validation_report import ValidationReport
@@ -29,18 +28,21 @@ class ConfusionReport(ValidationReport):
     def __init__(self, pairs: int = 20, max_drawn: int = 50) -> None:
         self.pairs, self.max_drawn = pairs, max_drawn
 
-    def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Any:
-        """Count a batch, whose logits the step returns."""
+    def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Tensor:
+        """Count a batch, whose logits the step returns: the true classes are the rows."""
+        labels, classes = batch[1], pl_module.num_classes
         if collected is None:
-            collected = MulticlassConfusionMatrix(
-                pl_module.num_classes, ignore_index=-1, validate_args=False
-            ).to(outputs.device)
-        collected.update(outputs.argmax(dim=1), batch[1])
-        return collected
+            collected = labels.new_zeros(classes * classes)
+        # Not torch.bincount, which waits for the GPU to know how many classes there are.
+        places = classes * labels.clamp(min=0) + outputs.argmax(dim=1)
+        return collected.scatter_add_(0, places, (labels >= 0).long())
 
     def gather(self, collected: Any, pl_module: Any) -> Tensor | None:
         """Add up the counts of all ranks."""
-        return None if collected is None else collected.compute().cpu()
+        if collected is None:
+            return None
+        counts: Any = pl_module.trainer.strategy.reduce(collected, reduce_op="sum")
+        return counts.cpu().view(pl_module.num_classes, -1)
 
     def write(self, writer: Any, gathered: Tensor, pl_module: ImageClassifier) -> None:
         """Write the pairs and the matrix."""

@@ -115,26 +115,40 @@ class BetonLoader(EpochLoader):
         self._decoder.height, self._decoder.width = self.crop.height, self.crop.width
         if self._augmenter:
             self._augmenter.shape = self.crop.steps([0], 0).shape[1:]
-        stream = EpochStream(self._loader, self._info, self.crop, epoch, np.concatenate(batches))
+        indices = np.concatenate(batches)
+        stream = EpochStream(self._loader, self._info, self.crop, epoch, indices, self._device)
         try:
             for indices in batches:
-                images = self._copy(torch.from_numpy(stream.take(self.timeout)))
-                labels = self._info.labels[indices % self._info.samples]
-                labels = np.where(indices == PADDING, PADDING, labels)
-                yield images.permute(0, 3, 1, 2), torch.from_numpy(labels).to(self._device or "cpu")
+                slot = torch.from_numpy(stream.take(self.timeout))
+                known = self._info.labels[indices % self._info.samples]
+                labels = torch.from_numpy(np.where(indices == PADDING, PADDING, known))
+                if self._copies is None:
+                    yield slot.clone().permute(0, 3, 1, 2), labels
+                    continue
+                images, labels, copied = self._copy(slot, labels, self._copies)
+                try:
+                    yield images.permute(0, 3, 1, 2), labels
+                finally:
+                    copied.synchronize()  # long since; from here on the slot may be filled again
         finally:
             stream.close()
 
-    def _copy(self, slot: Tensor) -> Tensor:
-        """Copy a slot out of FFCV's memory; complete when it returns."""
-        if self._copies is None:
-            return slot.clone()
-        # On its own stream, so that waiting for the copy does not wait for the computation.
-        with torch.cuda.stream(self._copies):
+    def _copy(
+        self, slot: Tensor, labels: Tensor, copies: torch.cuda.Stream
+    ) -> tuple[Tensor, Tensor, torch.cuda.Event]:
+        """Start to copy a batch to the device, and return it with the end of the copying.
+
+        The host does not wait, nor do the copies for the computation; that waits for them.
+        """
+        compute = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(copies):
             images = slot.to(self._device, non_blocking=True)
-        self._copies.synchronize()
-        images.record_stream(torch.cuda.current_stream(self._device))
-        return images
+            labels = labels.pin_memory().to(self._device, non_blocking=True)
+            copied = copies.record_event()
+        compute.wait_event(copied)
+        for tensor in (images, labels):
+            tensor.record_stream(compute)
+        return images, labels, copied
 
 
 class EpochStream(ffcv_api.EpochIterator):
@@ -144,9 +158,15 @@ class EpochStream(ffcv_api.EpochIterator):
     """
 
     def __init__(
-        self, loader: Any, info: BetonInfo, crop: Crop, epoch: int, indices: NDArray[np.int64]
+        self,
+        loader: Any,
+        info: BetonInfo,
+        crop: Crop,
+        epoch: int,
+        indices: NDArray[np.int64],
+        device: torch.device | None,
     ) -> None:
-        self._info = info
+        self._info, self._device = info, device
         self._crop = crop
         self._epoch = epoch
         self._indices = np.where(indices == PADDING, 0, indices)
@@ -167,6 +187,8 @@ class EpochStream(ffcv_api.EpochIterator):
         """Fill slots until the samples end or the consumer closes; the thread's main function."""
         try:
             ffcv_api.numba.set_num_threads(self.loader.num_workers)
+            if self._device is not None:  # or FFCV would start a context on the first one
+                torch.cuda.set_device(self._device)
             for number, samples in enumerate(self.iter_ixes):
                 if not self._put(self._fill(number, samples)):
                     return

@@ -62,6 +62,7 @@ class LastCheckpoint(Checkpoint):
         self._signal, self._validation_follows = 0, False
         self._saved_step: int | None = None
         self._saved_at = 0.0
+        self._group: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the folder, once the other checkpoints have theirs."""
@@ -70,6 +71,9 @@ class LastCheckpoint(Checkpoint):
         self._path = Path(self.dirpath or next((c.dirpath for c in others), None) or default, LAST)
         self._signal = 0
         self._saved_step = None
+        if trainer.world_size > 1 and self._group is None:
+            # Through the hosts: an exchange between GPUs would wait for all their work.
+            self._group = torch.distributed.new_group(backend="gloo")
 
     def on_sanity_check_start(self, *args: Any, **kwargs: Any) -> None:
         """Handle the signals in place of Lightning, which has just set its handlers."""
@@ -82,6 +86,8 @@ class LastCheckpoint(Checkpoint):
         self.on_sanity_check_start()
         self._saved_at = time.monotonic()
         _check_validation_interval(trainer)
+        # Lightning's own agreement on SIGTERM, which it does not get, waits for the GPU each batch.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
@@ -143,9 +149,8 @@ class LastCheckpoint(Checkpoint):
             due |= step % self.every_n_train_steps == 0 and step != self._saved_step
         if trainer.world_size == 1:
             return due, self._signal
-        wishes = torch.tensor([int(due), self._signal], device=trainer.strategy.root_device)
-        # Not the strategy's reduction, which has a barrier before it.
-        torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX)
+        wishes = torch.tensor([int(due), self._signal])
+        torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX, self._group)
         save, number = wishes.tolist()
         return bool(save), number
 

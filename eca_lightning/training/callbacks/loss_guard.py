@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from eca_lightning.data.epoch_loader import EpochLoader, IndexedLoader
+from eca_lightning.training.callbacks.summaries import is_logging_step
 from eca_lightning.utils.distributed import gather_objects
 
 REPORT = "non_finite_loss.json"
@@ -36,10 +37,11 @@ class LossGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep a loss; check all at the logger's interval."""
+        """Keep a loss; check all at the steps that are logged."""
         if outputs:
             self._losses.append((trainer.current_epoch, batch_idx, outputs["loss"].detach()))
-        if (batch_idx + 1) % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
+        accumulates = trainer.fit_loop.epoch_loop._should_accumulate()
+        if is_logging_step(trainer, trainer.global_step) and not accumulates:
             self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:

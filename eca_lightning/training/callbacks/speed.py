@@ -17,7 +17,7 @@ FETCH = "train_dataloader_next"
 
 
 class SpeedMonitor(Callback):
-    """Log ``train/images_per_s`` and, in the progress bar as well, ``train/data_wait``.
+    """Log ``train/images_per_s`` and ``train/data_wait``.
 
     Both are means over the steps since they were last logged. The images of all ranks are counted.
     The wait is the fraction of the time, from 0 to 1, in which the training loop only waits for the
@@ -91,5 +91,5 @@ class SpeedMonitor(Callback):
         )
         speed, wait = self._images / seconds, self._waited / seconds
         pl_module.log("train/images_per_s", speed, sync_dist=True, reduce_fx="sum")
-        pl_module.log("train/data_wait", wait, prog_bar=True, sync_dist=True, reduce_fx="max")
+        pl_module.log("train/data_wait", wait, sync_dist=True, reduce_fx="max")
         self._restart(step, now)

@@ -65,7 +65,7 @@ def validate_and_train(folder, ranks):
     drawn, draw = [], worst_images.draw
     worst_images.draw = lambda worst, names: drawn.append(worst) or draw(worst, names)
     paths = [entry["class_path"] for entry in yaml.safe_load(CONFIG.read_text())]
-    ours = [getattr(callbacks, path.rpartition(".")[2]) for path in paths if path[:3] == "eca"]
+    ours = [getattr(callbacks, path.rpartition(".")[2]) for path in paths if "Bar" not in path]
     logger = TensorBoardLogger(folder, name="", version="")
     trainer = Trainer(
         accelerator="cpu",

@@ -16,9 +16,10 @@ CONFIG = Path(__file__).parents[3] / "configs" / "reports" / "classification.yam
 
 
 def cockpit():
-    """Ours; Lightning's own among them is the progress bar."""
+    """All but the progress bar, which trainers of tests switch off."""
     paths = [entry["class_path"] for entry in yaml.safe_load(CONFIG.read_text())]
-    names = [path.rpartition(".")[2] for path in paths if path.startswith("eca_lightning.")]
+    names = [path.removeprefix("eca_lightning.") for path in paths]
+    names.remove("ProgressBar")
     assert len(names) == 9
     return [getattr(callbacks, name)() for name in names]
 
