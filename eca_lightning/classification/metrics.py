@@ -56,7 +56,8 @@ class TopKAccuracy(Metric):
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch of logits, (N, num_classes), and labels, (N,) int64."""
         counted = labels >= 0
-        self.correct = self.correct + ((ranks(logits, labels) < self.k) & counted).sum()
+        hits = ranks(logits, labels) < min(self.k, logits.shape[1])
+        self.correct = self.correct + (hits & counted).sum()
         self.total = self.total + counted.sum()  # in place, inference mode could not
 
     def compute(self) -> Tensor:
