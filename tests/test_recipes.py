@@ -37,7 +37,8 @@ def _root(monkeypatch):
 @cache
 def parser():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EcaLightningCLI, "instantiate_classes", lambda self: None)
+        for step in ("instantiate_classes", "after_instantiate_classes"):
+            patch.setattr(EcaLightningCLI, step, lambda self: None)
         return lightning_cli(["--config", "configs/quickstart.yaml"], run=False).parser
 
 
