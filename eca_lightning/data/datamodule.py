@@ -171,9 +171,13 @@ class ClassificationDataModule(ResumableDataModule, ABC):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; a ValueError without a labeled dataset."""
+        """Number of classes; a ValueError without a labeled dataset.
+
+        Without names it is the largest of the datasets that were inspected, by their labels.
+        """
         if source := self._labeled_source():
-            return source.num_classes
+            others = [other.num_classes for other in self._sources.values()]
+            return source.num_classes if source.class_names else max(others)
         raise ValueError("the classes are unknown: data.train, data.val or data.test must exist")
 
     def train_dataloader(self) -> EpochLoader:

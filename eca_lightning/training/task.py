@@ -198,13 +198,21 @@ class VisionTask(HubMixin, LightningModule):
                 )
             use_theirs = theirs or (fitting and hasattr(data, name))
             setattr(self, name, theirs if use_theirs else ours)
-            source = "the data" if theirs else source
-        if self.class_names is not None and len(self.class_names) != self.num_classes:
-            count, option = len(self.class_names), f"{self.network_option}.num_classes"
+            source = "the data" if theirs or not self.class_names else source
+        count = len(self.class_names or ()) or self._labels_of(data)
+        if (self.class_names and count != self.num_classes) or count > self.num_classes:
+            option = f"{self.network_option}.num_classes"
             raise ValueError(
                 f"{source} has {count} classes, but {option} is {self.num_classes}: "
                 f"set model.{option} to {count}"
             )
+
+    def _labels_of(self, data: Any) -> int:
+        """Return the number of classes that unnamed labels need at least; 0 if it is unknown."""
+        try:
+            return getattr(data, "num_classes", 0)
+        except ValueError:  # of data without labels, to predict
+            return 0
 
     def on_fit_start(self) -> None:
         """Check what is monitored; when a run resumes, keep the optimizer's options as given."""

@@ -101,8 +101,9 @@ def check_beton(path: Path, name: str = "") -> BetonInfo:
             f"{prefix}{path} does not exist; write it with 'eca-lightning data write'"
         )
     if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
         raise ValueError(
-            f"{prefix}{path} is a folder, but a .beton file is needed: write one with "
+            f"{prefix}{path} is {kind}, but a .beton file is needed: write one with "
             "'eca-lightning data write image-folder', or use ImageFolderDataModule"
         )
     try:
@@ -141,7 +142,11 @@ def _read(path: Path) -> BetonInfo:
 
     fields = np.fromfile(path, FIELD_TYPE, len(FIELDS), offset=HEADER_TYPE.itemsize)
     found = {field["name"].decode("ascii", "replace"): int(field["type_id"]) for field in fields}
-    if list(found.items()) != list(FIELDS.items()):
+    if found == FIELDS and list(found) != list(FIELDS):
+        raise ValueError(
+            f"has its fields in the order {', '.join(found)}, and only {', '.join(FIELDS)} is read"
+        )
+    if found != FIELDS:
         raise ValueError(f"has the fields {sorted(found)}, not an 'image' and a 'label'")
     rows = np.fromfile(path, SAMPLE_TYPE, samples, offset=metadata)
     allocations = np.fromfile(path, ALLOCATION_TYPE, samples, offset=table)

@@ -4,12 +4,20 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from eca_lightning.data.folder.image import Exif
 from eca_lightning.utils.checks import require
 
 FORMAT = 1
+
+_MAX_BYTES = 1 << 28
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("samples", "bytes"), int),
+    **dict.fromkeys(("source", "sha256"), str),
+    **dict.fromkeys(("class_names", "skipped"), list[str]),
+    "class_counts": list[int],
+}
 
 WriteMode = Literal["raw", "jpg", "proportion"]
 
@@ -58,6 +66,12 @@ class Sidecar:
         path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
+def _is_of(kind: Any, value: Any) -> bool:
+    if entries := get_args(kind):
+        return isinstance(value, list) and all(type(entry) is entries[0] for entry in value)
+    return type(value) is kind
+
+
 def sidecar_path(beton: Path) -> Path:
     """Return the path of a .beton's sidecar: ``train.beton.json`` of ``train.beton``."""
     return beton.with_name(beton.name + ".json")
@@ -73,14 +87,20 @@ def read_sidecar(beton: Path) -> Sidecar | None:
     if not path.exists():
         return None
     try:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:  # a pipe may never end
+            raise ValueError(f"it is no file of at most {_MAX_BYTES >> 20} MiB")
         content = json.loads(path.read_text("utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}, this program reads {FORMAT}")
-        return Sidecar(**{**content, "encoding": Encoding(**content["encoding"])})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a usable sidecar ({error}); write {beton.name} again"
-        ) from error
+        sidecar = Sidecar(**{**content, "encoding": Encoding(**content["encoding"])})
+        for key, kind in _KINDS.items():
+            value = getattr(sidecar, key)
+            if not _is_of(kind, value):
+                raise TypeError(f"{key} is {value!s:.60}")
+        require(len(sidecar.class_names) > 0, "class_names", "at least one", "none")
+        return sidecar
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"has a sidecar that cannot be used, {path.name}: {error}") from error
 
 
 def checksum(path: Path) -> str:
