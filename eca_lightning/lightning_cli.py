@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -251,9 +252,9 @@ class EcaLightningCLI(LightningCLI):
             if checkpoint.best_model_score is not None:
                 print(f"\nbest {checkpoint.monitor}: {checkpoint.best_model_score:.4f}")
             print(f"checkpoint: {checkpoint.best_model_path}")
-        logs = getattr(self.trainer.logger, "save_dir", None)  # of a trial run, there are none
-        if logs is not None:
-            print(f"watch it: tensorboard --logdir {logs}")
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):  # a trial run has none
+                print(f"watch it: tensorboard --logdir {logger.save_dir}")
 
 
 def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:

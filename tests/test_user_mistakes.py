@@ -92,3 +92,24 @@ def test_what_is_switched_off_is_left_out(tmp_path, switch):
 def test_a_bare_run_writes_nothing(tmp_path):
     lightning_cli(["fit", *BASE, "--trainer.barebones"])
     assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_is_named_for_its_own_logs_alone(capsys):
+    for logger, named in (("TensorBoardLogger", True), ("CSVLogger", False)):
+        main(["fit", *BASE, "--trainer.logger", logger])
+        assert ("tensorboard --logdir runs" in capsys.readouterr().out) == named
+
+
+def test_predictions_that_cannot_be_written_are_refused_before_they_are_made(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    error = error_of(capsys, "predict", *BASE, "--output", "file/images.csv")
+    assert "cannot write to the run's folder file" in error
+    assert "choose another with --output" in error
+
+
+def test_labels_beyond_the_classes_are_refused_without_names(tmp_path, raw_beton, capsys):
+    beton = tmp_path / "unnamed.beton"
+    beton.write_bytes(raw_beton.read_bytes())
+    data = ["--data", "FFCVDataModule", "--data.train", str(beton), "--data.train_crop", "full"]
+    error = error_of(capsys, "fit", *BASE[:6], *data, *BASE[-4:])
+    assert "the data has 4 classes, but backbone.num_classes is 3" in error

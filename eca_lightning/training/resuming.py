@@ -116,8 +116,13 @@ def _age(path: Path) -> int:
     return -path.stat().st_mtime_ns
 
 
-def require_writable(folder: Path) -> None:
-    """Create the folder of a run, and raise an OSError if it cannot be written to."""
+def require_writable(folder: Path, option: str = "--trainer.logger.save_dir") -> None:
+    """Create the folder of a run, and raise an OSError if it cannot be written to.
+
+    Args:
+        folder: The folder.
+        option: What chooses it, for the message.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -126,7 +131,7 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         raise OSError(
             f"cannot write to the run's folder {folder}: {error.strerror or error}. Fix this, or "
-            "choose another with --trainer.logger.save_dir"
+            f"choose another with {option}"
         ) from error
 
 

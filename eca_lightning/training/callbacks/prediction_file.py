@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
+from eca_lightning.training.resuming import require_writable
 from eca_lightning.utils.distributed import gather_objects
 
 
@@ -47,11 +48,17 @@ class PredictionFile(BasePredictionWriter):
         raise NotImplementedError
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the file, on all ranks, as a logger may ask them all for its folder."""
+        """Choose the file, on all ranks, as a logger may ask them all for its folder.
+
+        Raises:
+            OSError: If it could not be written once all is predicted.
+        """
         folder = trainer.log_dir or trainer.default_root_dir
         self.file = self.output or Path(folder, self.default_name)
         self.paths = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "paths", None)
         self.parts = []
+        if trainer.is_global_zero and isinstance(pl_module, self.task):
+            require_writable(self.file.parent, "--output")
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         """Keep the predictions of a batch."""
