@@ -15,7 +15,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import eca_lightning
 from eca_lightning import DetectionWriter, PredictionWriter
@@ -146,13 +145,6 @@ class EcaLightningCLI(LightningCLI):
             super()._set_seed()
         except ValueError as error:
             raise ValueError(f"seed_everything: {error}") from error
-
-    def instantiate_classes(self) -> None:
-        """Create model, data and trainer; whatever these refuse in an option is a clear error."""
-        try:
-            super().instantiate_classes()
-        except (MisconfigurationException, TypeError, ValueError) as error:
-            raise ValueError(" ".join(str(error).split())) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the reports, and what lets a run survive, whatever callbacks the config has."""

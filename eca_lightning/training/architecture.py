@@ -75,7 +75,9 @@ def _built(config: Any, options: Mapping[str, Any]) -> Any:
     own = {k: v for k, v in options.items() if not k.startswith("backbone.")}
     try:
         with torch.device("meta"):
-            return _described(config(**own, **({"backbone": backbone} if backbone else {})).build())
+            if backbone:
+                own["backbone"] = BackboneConfig(**backbone)
+            return _described(config(**own).build())
     except Exception as error:  # whatever the options of a stranger's checkpoint lead to
         return error  # which equals no other
 

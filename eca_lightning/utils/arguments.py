@@ -136,7 +136,7 @@ def _located(message: str, arguments: Sequence[str]) -> str:
     keys = (found["b"] or found["c"] or "").split(".") if found else [""]
     for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
         path = Path(value if option == "--config" else option.removeprefix("--config="))
-        if not option.startswith("--config") or ", line " in message or not path.is_file():
+        if not option.startswith("--config") or ", line " in message or not os.path.isfile(path):
             continue
         if below and (file := path.parent / below[1]).is_file():
             read_yaml(file)  # says what is wrong
@@ -182,7 +182,7 @@ def _one_line(message: str, options: Sequence[str]) -> str:
     elif "did you mean" not in text and (unknown := _UNKNOWN_OPTION.search(text)):
         group = f"{unknown['group']}." if unknown["group"] else ""
         text += _hint(group + (unknown["a"] or unknown["b"] or unknown["c"]), options)
-    elif got and "Expected a <class" in text:
+    elif got and "Expected a <class" in text and "Got value" not in text:
         text = re.sub(r"Expected a <class '([\w.]+)'>", r"expected \1", text) + f", got {got[1]}"
     if not keys:
         return text
