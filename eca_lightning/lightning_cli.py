@@ -169,7 +169,7 @@ class EcaLightningCLI(LightningCLI):
         if config.get("barebones"):
             rank_zero_info("barebones: without logger, reports, checkpoints and progress bar")
             config |= dict.fromkeys(_NOT_BARE)
-            self.save_config_callback = None
+            self.save_config_callback = self._folder = None
             off = (Callback,)
         if config.get("enable_checkpointing") is False:
             off += (Checkpoint,)
