@@ -24,7 +24,7 @@ class NoiseLoader(EpochLoader):
 
 class NoiseData(ResumableDataModule):
     def __init__(self):
-        super().__init__(num_workers=0, seed=None, on_unreadable="skip")
+        super().__init__(num_workers=0, seed=None, on_unreadable="skip", exif="apply")
 
     def _loader(self, train):
         return NoiseLoader(DistributedBatchSampler(4 * STEPS, 4, train=train, shuffle=train))
