@@ -110,8 +110,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         self.backbone_config, self.mixing, self.flip_tta = backbone, mixing, flip_tta
         self.loss, self.label_smoothing = loss, label_smoothing
         self.bce_target_threshold = bce_target_threshold
-        self.memory_format = torch.channels_last
-        self.backbone = backbone.build().to(memory_format=self.memory_format)
+        self.backbone = backbone.build().to(memory_format=torch.channels_last)
         if compile:
             # In place: a wrapper would leave its prefix in every key. Once for each size of images,
             # of which a run has a few: kernels for any size would be slower, all the time.
@@ -140,9 +139,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         """Take the class names from the data, and log which block tails are fused."""
         super().setup(stage)
         if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
-            # On CPUs, torch's batch norm of channels_last maps loses three digits in training.
-            self.memory_format = torch.contiguous_format
-            self.backbone.to(memory_format=self.memory_format)
+            self.backbone.to(memory_format=torch.contiguous_format)  # or maps become channels_last
         if stage == "fit":
             rank_zero_info(describe_tails(self.backbone))
 
@@ -171,7 +168,10 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         return (images - self.mean) / self.std
 
     def _network(self, inputs: Tensor) -> Tensor:
-        return self.backbone(inputs.contiguous(memory_format=self.memory_format))
+        # On CPUs, torch's batch norm of channels_last maps loses three digits in training.
+        exact = self.training and inputs.device.type == "cpu"
+        memory_format = torch.contiguous_format if exact else torch.channels_last
+        return self.backbone(inputs.contiguous(memory_format=memory_format))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the mean loss of a batch."""

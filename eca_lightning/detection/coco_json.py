@@ -17,15 +17,8 @@ from eca_lightning.detection.annotations import (
     encode_outline,
     require_mask_library,
 )
-from eca_lightning.detection.segmentations import join_segmentations
+from eca_lightning.detection.segmentations import join_segmentations, msgspec
 from eca_lightning.utils.checks import DataError
-
-try:
-    import msgspec
-except ImportError:
-    raise ImportError(
-        "COCO's annotation files are read by msgspec: pip install 'eca-lightning[detection]'"
-    ) from None
 
 CLIP_BOXES = 1.0
 """Pixels by which a box may exceed its image by default, as rounded ones do."""

@@ -3,9 +3,15 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+try:
+    import msgspec
+except ImportError:
+    raise ImportError(
+        "COCO's annotation files are read by msgspec: pip install 'eca-lightning[detection]'"
+    ) from None
 
 
 class _RunLengths(msgspec.Struct):

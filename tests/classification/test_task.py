@@ -161,7 +161,7 @@ def test_label_smoothing_applies_to_training_only(tiny_data, tmp_path):
 
 
 def test_channels_last_reaches_the_backbone(tiny_data):
-    model = classifier()
+    model = classifier().eval()
     seen = []
     model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     model(tiny_data.images)

@@ -195,8 +195,8 @@ def test_the_card_of_a_detector(detector, tmp_path):
     detector.save_pretrained(tmp_path)
     card = huggingface_hub.ModelCard.load(tmp_path / "README.md")
     assert card.data.pipeline_tag == "object-detection"
-    assert {"mask_rcnn", "eca", "resnet18"} <= set(card.data.tags)
-    assert "# mask_rcnn_eca_resnet18" in card.text
+    assert {"mask_rcnn", "eca", "shallow.basic_blocks"} <= set(card.data.tags)
+    assert "# mask_rcnn_eca_" in card.text
     assert "| classes | 2: red, blue |" in card.text
 
 
