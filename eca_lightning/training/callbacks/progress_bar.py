@@ -25,11 +25,13 @@ class ProgressBar(RichProgressBar):
         self._shown: dict[str, float] = {}
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Any:
-        """Return the metrics of training and validation, and the version of the run."""
+        """Return the metrics of training and validation."""
         if trainer.training and is_logging_step(trainer, trainer.global_step):
             logged = trainer.callback_metrics
             self._shown = {name: logged[name].item() for name in self.metrics if name in logged}
-        return {**self._shown, **super().get_metrics(trainer, pl_module)}
+        shown = {**self._shown, **super().get_metrics(trainer, pl_module)}
+        shown.pop("v_num", None)  # cut short, "version_0" would be "on_0"
+        return shown
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read no metrics: rank zero alone would gather from the others, and wait for ever."""
