@@ -160,8 +160,8 @@ def test_nothing_that_a_checkpoint_names_is_imported(last, tmp_path, monkeypatch
 
 
 def test_options_that_the_model_does_not_have_are_named(last, tmp_path):
-    path = changed(last, tmp_path, colour="red")
-    with pytest.raises(ValueError, match=r"the options in \S+changed.ckpt do not fit .*colour"):
+    path = changed(last, tmp_path, shade="red")
+    with pytest.raises(ValueError, match=r"the options in \S+changed.ckpt do not fit .*shade"):
         validated(path)
 
 

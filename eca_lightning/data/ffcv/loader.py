@@ -80,8 +80,9 @@ class BetonLoader(EpochLoader):
         self.crop = crop
         self.timeout = timeout
         self._info = info
-        self._device = device if device is not None and device.type == "cuda" else None
-        self._copies = torch.cuda.Stream(self._device) if self._device else None
+        on_gpu = device is not None and device.type == "cuda"
+        self._copies = torch.cuda.Stream(device) if on_gpu else None
+        self._device = self._copies.device if self._copies else None  # with its number
         if decoder == "crop" and (reason := crop_decode.unavailable_reason()):
             rank_zero_warn(f"Decoding with FFCV, which is slower: {reason}")
             decoder = "ffcv"

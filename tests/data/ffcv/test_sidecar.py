@@ -44,7 +44,7 @@ def test_what_is_no_json_file_is_refused(beton, kind):
         ("skipped", 3),
         ("source", []),
         ("encoding", {"mode": "gif"}),
-        ("colour", "red"),
+        ("shade", "red"),
     ],
 )
 def test_values_of_other_types_are_refused(raw_beton, beton, key, value):
