@@ -62,6 +62,13 @@ def _no_seed_of_another_test(monkeypatch):
 
 
 @pytest.fixture
+def as_a_program(monkeypatch, tmp_path):
+    """Work in a folder of the test's own, under the program's name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["eca-lightning"])
+
+
+@pytest.fixture
 def tiny_data():
     return TinyData()
 

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command import fails
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eca_lightning import ImageClassifier
 from eca_lightning.cli import COMMANDS, main
+
+pytestmark = pytest.mark.usefixtures("as_a_program")
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CLASSES = ("blue", "green", "red")
@@ -67,23 +70,6 @@ def work(tmp_path_factory):
     main(["data", "write", "image-folder", "--source", source, "--output", output, "--mode", "raw"])
     main(["fit", "--config", str(config(folder))])
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _as_a_program(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["eca-lightning"])
-
-
-def fails(capsys, *arguments):
-    """Run a command that must fail as bad input does; return its last line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return " ".join(error.split())
 
 
 def best(work):

@@ -4,28 +4,16 @@ import resource
 
 import pytest
 import yaml
+from command import error_of
 
 from eca_lightning.cli import main
 from eca_lightning.lightning_cli import lightning_cli
 
+pytestmark = pytest.mark.usefixtures("as_a_program")
+
 BASE = ["--model", "ImageClassifier", "--model.backbone.name", "resnet20"]
 BASE += ["--model.backbone.num_classes", "3", "--data", "conftest.TinyData"]
 BASE += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
-
-
-@pytest.fixture(autouse=True)
-def _as_a_program(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["eca-lightning"])
-
-
-def error_of(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error.splitlines()[-1].removeprefix("eca-lightning: error: ")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from command import fails
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_scenes import CATEGORY_IDS, CLASSES, scene, tiny_detector, write_coco
@@ -14,6 +15,8 @@ from eca_lightning import ImageClassifier, ObjectDetector
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.cli import main
 from eca_lightning.lightning_cli import lightning_cli
+
+pytestmark = pytest.mark.usefixtures("as_a_program")
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -52,12 +55,6 @@ def work(tmp_path_factory):
         patch.setattr("sys.argv", ["eca-lightning"])
         main(["fit", "--config", str(config(folder))])
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _as_a_program(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["eca-lightning"])
 
 
 def best(work):
@@ -113,17 +110,6 @@ def test_predict_writes_what_it_finds_and_nothing_else(work, tmp_path):
     assert sorted(path.name for path in output.parent.iterdir()) == ["annotated", "found.json"]
     drawn = sorted(path.name for path in (output.parent / "annotated").iterdir())
     assert drawn == [f"{name}.jpg" for name in names]
-
-
-def fails(capsys, *arguments):
-    """Run a command that must fail as bad input does; return its message."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return " ".join(error.split())
 
 
 @pytest.mark.slow

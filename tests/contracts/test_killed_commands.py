@@ -11,11 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from command import noise_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -32,23 +31,8 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    rng = np.random.default_rng(0)
-    for name in "abc":
-        (folder / "images" / name).mkdir(parents=True)
-        for number in range(40):
-            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
-    images = str(folder / "images")
-    data = {"train": images, "val": images, "image_size": 16, "resize_size": 16}
-    backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
-    config = {
-        "model": {"class_path": "ImageClassifier", "init_args": {"backbone": backbone}},
-        "data": {
-            "class_path": "ImageFolderDataModule",
-            "init_args": data | {"batch_size": 12, "num_workers": 1},
-        },
-        "trainer": {"accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False},
-    }
+    config = noise_run(folder, per_class=40, batch_size=12, num_workers=1)
+    config["trainer"]["max_epochs"] = 2
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     grid = {"base": "run.yaml", "variants": {"a": {}}, "seeds": [0], "references": ["a"]}
     (folder / "grid.yaml").write_text(yaml.safe_dump(grid))

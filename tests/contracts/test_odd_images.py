@@ -12,13 +12,9 @@ from PIL import Image
 from eca_lightning.cli import main
 from eca_lightning.data.ffcv.format import check_beton
 
+pytestmark = pytest.mark.usefixtures("as_a_program")
+
 CONFIGS = Path(__file__).parents[2] / "configs"
-
-
-@pytest.fixture(autouse=True)
-def _as_a_program(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["eca-lightning"])
 
 
 @pytest.fixture

@@ -3,17 +3,16 @@
 import sys
 from contextlib import suppress
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from command import fails, noise_run
 
 from eca_lightning import ImageClassifier, load_classifier
 from eca_lightning.cli import main
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_a_program")]
 
 MODEL_CHECKPOINT = "ModelCheckpoint"
 
@@ -22,30 +21,11 @@ MODEL_CHECKPOINT = "ModelCheckpoint"
 def run(tmp_path_factory):
     """The options of a small run, and a checkpoint of it."""
     folder = tmp_path_factory.mktemp("run")
-    rng = np.random.default_rng(0)
-    for name in "abc":
-        (folder / "images" / name).mkdir(parents=True)
-        for number in range(4):
-            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
-    images = {"train": str(folder / "images"), "val": str(folder / "images")}
-    data = images | {"image_size": 16, "resize_size": 16, "batch_size": 6, "num_workers": 0}
-    backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
-    config = {
-        "model": {"class_path": "ImageClassifier", "init_args": {"backbone": backbone}},
-        "data": {"class_path": "ImageFolderDataModule", "init_args": data},
-        "trainer": {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False},
-    }
+    config = noise_run(folder)
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     options = ["--config", str(folder / "run.yaml")]
     main(["fit", *options, "--trainer.logger.save_dir", str(folder)])
     return options, folder / "run" / "version_0" / "checkpoints" / "best.ckpt"
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["eca-lightning"])
 
 
 def forge(checkpoint, **changes):
@@ -55,16 +35,6 @@ def forge(checkpoint, **changes):
         content[key] = content[key] | value if isinstance(content[key], dict) and value else value
     torch.save(content, "forged.ckpt")
     return "forged.ckpt"
-
-
-def fails(capsys, *arguments):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return " ".join(error.split())
 
 
 @pytest.mark.parametrize(

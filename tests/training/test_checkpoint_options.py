@@ -9,6 +9,8 @@ import yaml
 
 from eca_lightning.lightning_cli import lightning_cli
 
+pytestmark = pytest.mark.usefixtures("as_a_program")
+
 BASE = ["--model", "ImageClassifier", "--model.backbone.name", "resnet20"]
 BASE += ["--model.backbone.num_classes", "3", "--data", "conftest.TinyData"]
 BASE += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
@@ -28,12 +30,6 @@ def last(tmp_path_factory):
     lightning_cli(["fit", *BASE, *FIT, *TRAINED, *where])
     (path,) = folder.rglob("last.ckpt")
     return path
-
-
-@pytest.fixture(autouse=True)
-def _as_a_program(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["eca-lightning"])
 
 
 def validated(last, *options):

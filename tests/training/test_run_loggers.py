@@ -3,11 +3,10 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from command import noise_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eca_lightning.cli import main
@@ -18,23 +17,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def fit(tmp_path, monkeypatch):
     """Train up to an epoch, with a logger."""
-    rng = np.random.default_rng(0)
-    for name in "abc":
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(4):
-            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
-    data = {"train": "images", "val": "images", "image_size": 16, "resize_size": 16}
-    backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
-    config = {
-        "model": {"class_path": "ImageClassifier", "init_args": {"backbone": backbone}},
-        "data": {
-            "class_path": "ImageFolderDataModule",
-            "init_args": data | {"batch_size": 6, "num_workers": 0},
-        },
-        "trainer": {"accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False},
-        "reports": ["ConfusionReport", "BestScores", "RunDescription", "AttentionMonitor"],
-    }
+    config = noise_run(tmp_path)
+    config["trainer"]["log_every_n_steps"] = 1
+    config["reports"] = ["ConfusionReport", "BestScores", "RunDescription", "AttentionMonitor"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["eca-lightning"])
 

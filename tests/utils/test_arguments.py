@@ -7,29 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command import error_of
 from jsonargparse import ArgumentParser, auto_cli
 
-from eca_lightning.cli import main
 from eca_lightning.lightning_cli import lightning_cli
 from eca_lightning.utils.arguments import OneLineErrors, as_typed
 
+pytestmark = pytest.mark.usefixtures("as_a_program")
+
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-
-
-@pytest.fixture(autouse=True)
-def _as_a_program(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["eca-lightning"])
-
-
-def error_of(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    (line,) = [line for line in error.splitlines() if "error" in line]
-    assert "usage" not in error
-    return line.removeprefix("eca-lightning: error: ")
 
 
 FIT = ["fit", "--config", str(QUICKSTART)]

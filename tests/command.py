@@ -1,0 +1,50 @@
+"""The program as its users run it, but in this process; the test's fixture is `as_a_program`."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eca_lightning.cli import main
+
+
+def fails(capsys, *arguments):
+    """Run a command that must fail as bad input does; return what it says, in one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return " ".join(error.split())
+
+
+def error_of(capsys, *arguments):
+    """Run a command that must fail; return its error, which is one line and shows no usage."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "usage" not in error
+    start = "eca-lightning: error: "
+    (line,) = [line for line in error.splitlines() if line.startswith(start)]
+    return line.removeprefix(start)
+
+
+def noise_run(folder, per_class=4, **data):
+    """Write images of noise in three classes; return the options of a small run on them."""
+    rng = np.random.default_rng(0)
+    images = folder / "images"
+    for name in "abc":
+        (images / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(images / name / f"{number}.png")
+    options = {"train": str(images), "val": str(images), "image_size": 16, "resize_size": 16}
+    options |= {"batch_size": 6, "num_workers": 0} | data
+    backbone = {"name": "resnet20", "attention": "eca", "num_classes": 3}
+    return {
+        "model": {"class_path": "ImageClassifier", "init_args": {"backbone": backbone}},
+        "data": {"class_path": "ImageFolderDataModule", "init_args": options},
+        "trainer": {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False},
+    }
