@@ -1,6 +1,7 @@
 """What image classifiers and object detectors share as LightningModules."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -27,7 +28,7 @@ from eca_lightning.training.resumed_optimizer import built_options, keep_given_o
 from eca_lightning.weights.tensors import require_usable
 
 
-class VisionTask(HubMixin, LightningModule):
+class VisionTask(HubMixin, LightningModule, ABC):
     """Base of the tasks: optimization, class names, checkpoints and the Hugging Face Hub.
 
     A task has one network, described as plain data by the option ``network_option``, which
@@ -151,9 +152,9 @@ class VisionTask(HubMixin, LightningModule):
         live = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
         return live if live or trainer.state.fn == TrainerFn.FITTING else self.loaded_scores
 
+    @abstractmethod
     def logged_metrics(self) -> list[str]:
         """Return the names of the metrics that a run of training and validation logs."""
-        raise NotImplementedError
 
     def image_size(self, batch: Any) -> tuple[int, int] | None:
         """Return the height and width of the images of a batch; None if they are not all alike."""

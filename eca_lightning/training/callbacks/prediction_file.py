@@ -1,5 +1,6 @@
 """Base of the callbacks that write what ``eca-lightning predict`` has predicted."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from eca_lightning.training.resuming import require_writable
 from eca_lightning.utils.distributed import gather_objects
 
 
-class PredictionFile(BasePredictionWriter):
+class PredictionFile(BasePredictionWriter, ABC):
     """Write the predictions of all ranks to one file, when all images are done.
 
     Files that could not be read are named in the log.
@@ -37,6 +38,7 @@ class PredictionFile(BasePredictionWriter):
         self.paths: Sequence[Path] | None = None
         self.parts: list[Any] = []
 
+    @abstractmethod
     def write(self, parts: list[Any], unreadable: Mapping[int, str], pl_module: Any) -> str:
         """Write the file, in the order of the data, and return what was written, for the log.
 
@@ -45,7 +47,6 @@ class PredictionFile(BasePredictionWriter):
             unreadable: Why images could not be read, by their index.
             pl_module: The task.
         """
-        raise NotImplementedError
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the file, on all ranks, as a logger may ask them all for its folder.

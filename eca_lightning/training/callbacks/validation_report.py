@@ -1,5 +1,6 @@
 """Base of the callbacks that report on a validation."""
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -7,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from eca_lightning.training.callbacks.summaries import summary_writer
 
 
-class ValidationReport(Callback):
+class ValidationReport(Callback, ABC):
     """Collect what is needed of each validation batch, and report at the end of the validation.
 
     Attributes:
@@ -24,9 +25,9 @@ class ValidationReport(Callback):
         here = self.all_ranks or trainer.is_global_zero
         return here and isinstance(pl_module, self.task) and summary_writer(trainer) is not None
 
+    @abstractmethod
     def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Any:
         """Return what was collected before, None at first, with what is needed of a batch."""
-        raise NotImplementedError
 
     def after_last_batch(self, collected: Any, pl_module: Any) -> Any:
         """Evaluate what was collected; at the end of the epoch averaged weights may be gone."""
@@ -37,8 +38,7 @@ class ValidationReport(Callback):
         return collected
 
     def write(self, writer: Any, gathered: Any, pl_module: Any) -> None:
-        """Write the report to the loggers, on rank zero."""
-        raise NotImplementedError
+        """Write what was gathered to the loggers, on rank zero."""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start anew, also after a validation that was interrupted."""
