@@ -209,7 +209,9 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
 
     def on_validation_epoch_end(self) -> None:
         """Refuse to end well if a prediction is NaN or infinite; in training `LossGuard` does."""
-        if self.trainer.state.fn != TrainerFn.FITTING:
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._not_finite = None
+        else:
             self._require_finite()
 
     def on_test_epoch_end(self) -> None:

@@ -52,11 +52,6 @@ def _is_in(path: Any, folder: Any) -> bool:
         return str(path).rpartition("/")[0] == str(folder).rstrip("/")
     try:
         inside = Path(path).resolve().is_relative_to(Path(folder).resolve())
-    except (
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ):  # no path, or a ring of links
+    except (OSError, RuntimeError, TypeError, ValueError):  # no path, or a ring of links
         return False
     return inside and str(path).endswith(".ckpt")

@@ -118,7 +118,8 @@ def _locked(file: Path, path: Path) -> int:
 
 
 def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when ``parent``, which started it, has died."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, int(number))
+    """Have Linux send this process a signal when ``parent``, which started it, has died."""
+    if hasattr(_LIBC, "prctl"):
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:  # it died before
         os.kill(os.getpid(), number)
