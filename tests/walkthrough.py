@@ -55,7 +55,7 @@ SMALLER = {
         **TEN_CLASSES,
         "image_size: 256": "image_size: 64",
         "resize_size: 293": "resize_size: 72",
-        "batch_size: 512": "batch_size: 32",
+        "    batch_size: 512": "    batch_size: 32",
     },
     "schedules/ffcv16.yaml": {
         "min_size: 160": "min_size: 32",
@@ -65,7 +65,7 @@ SMALLER = {
     },
     "imagenet/mobilenet_v2_paper.yaml": {
         "name: mobilenet_v2": "name: mobilenet_v2\n      num_classes: 10",
-        "batch_size: 96": "batch_size: 64\n    image_size: 64\n    resize_size: 72",
+        "    batch_size: 96": "    batch_size: 64\n    image_size: 64\n    resize_size: 72",
     },
 }
 
