@@ -1,5 +1,6 @@
 """The command ``data write image-folder``: folders of images to .beton files."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eca_lightning.data.ffcv.format import BetonInfo
-from eca_lightning.data.ffcv.sidecar import Encoding, WriteMode
+from eca_lightning.data.ffcv.sidecar import Encoding, WriteMode, checksum
 from eca_lightning.data.folder.files import (
     LabeledFiles,
     existing_folder,
@@ -16,6 +17,7 @@ from eca_lightning.data.folder.files import (
 )
 from eca_lightning.data.folder.image import Exif, read_rgb
 from eca_lightning.utils.checks import printable
+from eca_lightning.utils.reports import progress_bar
 
 SPLITS = ("train", "val")
 
@@ -46,6 +48,7 @@ def write_image_folder(
     num_workers: int | None = None,
     exif: Exif = "apply",
     on_error: Literal["abort", "skip"] = "abort",
+    verify_source: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write images in class folders to a .beton, or those of train/ and val/ to one each.
@@ -54,7 +57,7 @@ def write_image_folder(
     <name>.beton.json. All images that Pillow reads are taken and become RGB; 16-bit gray is scaled
     from its full range. Hidden files are skipped; what is left out is counted in one line. A file
     appears under its name only when it is complete. One that is already there with the same
-    settings is kept.
+    settings, of files with the same names, sizes and times, is kept.
 
     Args:
         source: A folder of class folders, or one with train/ and val/ that hold class folders.
@@ -68,6 +71,8 @@ def write_image_folder(
         num_workers: Processes; by default one for each core.
         exif: Turn images upright as the orientation in their EXIF data says (apply), or ignore it.
         on_error: An image that cannot be read aborts, or is skipped and listed in the JSON file.
+        verify_source: Note and compare what the image files hold, rather than their sizes and
+            times; this reads them all.
         overwrite: Write again what is already there.
     """
     encoding = Encoding(mode, quality, max_resolution, compress_probability, exif)
@@ -107,9 +112,34 @@ def write_image_folder(
             num_workers=num_workers,
             on_error=on_error,
             names=[str(path) for path in files.paths],
+            fingerprint=fingerprint(files, parts[beton]),
+            hashed_fingerprint=fingerprint(files, parts[beton], True) if verify_source else "",
             overwrite=overwrite,
         )
         report(info)
+
+
+def fingerprint(files: LabeledFiles, root: Path, hashed: bool = False) -> str:
+    """Return a SHA-256, in hexadecimal, that other names, classes, sizes or times of files change.
+
+    Args:
+        files: The files below ``root``, whose first folders are the classes.
+        root: The folder.
+        hashed: Take the content of each file in place of its size and time.
+    """
+    digest = hashlib.sha256()
+    with progress_bar() as progress:
+        bar = progress.add_task("reading the source", total=len(files.paths), visible=hashed)
+        for path in files.paths:
+            try:
+                status = path.stat()
+                what = checksum(path) if hashed else f"{status.st_size} {status.st_mtime_ns}"
+            except OSError as error:  # writing says what is wrong with it
+                what = type(error).__name__
+            name = str(path.relative_to(root)).encode("utf-8", "surrogateescape")
+            digest.update(name + f"\0{what}\0".encode())
+            progress.advance(bar)
+    return digest.hexdigest()
 
 
 def report(info: BetonInfo) -> None:

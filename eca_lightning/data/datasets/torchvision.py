@@ -1,6 +1,7 @@
 """The commands ``data write torchvision`` and ``data write fashion-mnist``."""
 
 import gzip
+import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,7 @@ def write_torchvision(
         raise ValueError(f"{name} has no splits: give a --val_fraction between 0 and 1")
     output = output or Path("data") / name.lower()
     title = name
+    fingerprints: dict[str, str] = {}
     if name == "FashionMNIST":
         title, class_names = "Fashion-MNIST", datasets.FashionMNIST.classes
         arrays = read_fashion_mnist(source, output, download)
@@ -147,6 +149,8 @@ def write_torchvision(
             split: [(Image.fromarray(image), label) for image, label in zip(*pair, strict=True)]
             for split, pair in arrays.items()
         }
+        for split, (images, labels) in arrays.items():
+            fingerprints[split] = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     else:
         arguments = DATA_SETS[name] or {"train": {}}
         root = source or output
@@ -171,6 +175,7 @@ def write_torchvision(
             source=f"{title}, {split}",
             encoding=encoding,
             num_workers=num_workers,
+            fingerprint=fingerprints.get(split, ""),
             overwrite=overwrite,
         )
         report(info)

@@ -14,7 +14,7 @@ FORMAT = 1
 _MAX_BYTES = 1 << 28
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("samples", "bytes"), int),
-    **dict.fromkeys(("source", "sha256"), str),
+    **dict.fromkeys(("source", "sha256", "fingerprint", "hashed_fingerprint"), str),
     **dict.fromkeys(("class_names", "skipped"), list[str]),
     "class_counts": list[int],
 }
@@ -59,6 +59,8 @@ class Sidecar:
     bytes: int
     sha256: str  # of the .beton, in hexadecimal
     skipped: list[str] = field(default_factory=list)  # errors of unreadable images, left out
+    fingerprint: str = ""  # of the source's files by name, size and time; empty if unknown
+    hashed_fingerprint: str = ""  # of their names and content, if it was asked for
     format: int = FORMAT
 
     def write(self, path: Path) -> None:
@@ -92,7 +94,8 @@ def read_sidecar(beton: Path) -> Sidecar | None:
         content = json.loads(path.read_text("utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}, this program reads {FORMAT}")
-        sidecar = Sidecar(**{**content, "encoding": Encoding(**content["encoding"])})
+        encoding = Encoding(**{"exif": "ignore", **content["encoding"]})  # as it was at first
+        sidecar = Sidecar(**{**content, "encoding": encoding})
         for key, kind in _KINDS.items():
             value = getattr(sidecar, key)
             if not _is_of(kind, value):

@@ -24,6 +24,8 @@ def write_beton(
     num_workers: int | None = None,
     on_error: OnError = "abort",
     names: Sequence[str] | None = None,
+    fingerprint: str = "",
+    hashed_fingerprint: str = "",
     overwrite: bool = False,
 ) -> BetonInfo:
     """Write labeled images to a .beton and its sidecar, unless they exist; return its index.
@@ -36,16 +38,20 @@ def write_beton(
         output: The file to write.
         class_names: Name of each label.
         source: Where the samples come from, for the sidecar. A complete file of the same source,
-            classes, encoding and number of samples is kept.
+            classes, encoding, number of samples and fingerprint is kept, which is said.
         encoding: How to store images; JPEG of quality 90 if None.
         num_workers: Processes; one per core if None.
         on_error: What to do about a sample that cannot be read: ``abort``, or ``skip`` it and list
             it in the sidecar.
         names: Name of each sample, for messages.
+        fingerprint: What tells the files of the source from others of their names, as its files'
+            names, sizes and times do.
+        hashed_fingerprint: The same of their content. If it is given, it is compared instead.
         overwrite: Replace an existing file, whatever it holds.
 
     Raises:
-        FileExistsError: If a complete file with other content or settings exists.
+        FileExistsError: If a complete file with other content or settings exists, or one of which
+            it is not known whether its source has changed.
         ValueError: If there are no samples, a label has no class, a sample cannot be read, or
             ``on_error`` is unknown.
         RuntimeError: If a process was killed.
@@ -63,6 +69,13 @@ def write_beton(
                 f"{output} exists and holds other data or settings; choose another output, or "
                 "replace it with --overwrite true"
             )
+        noted, now = sidecar.fingerprint, fingerprint
+        if hashed_fingerprint:
+            noted, now = sidecar.hashed_fingerprint, hashed_fingerprint
+        if noted != now:
+            why = "files of its source have changed" if noted else "it is not noted of which files"
+            raise FileExistsError(f"{output} exists, but {why}: replace it with --overwrite true")
+        print(f"{output}: kept, as source and settings are the same")
         return found
     if len(dataset) < 1:
         raise ValueError(f"there are no samples to write to {output}")
@@ -84,6 +97,8 @@ def write_beton(
             bytes=info.bytes,
             sha256=checksum(part),
             skipped=[printable(str(rejection)) for rejection in rejected],
+            fingerprint=fingerprint,
+            hashed_fingerprint=hashed_fingerprint,
         ).write(sidecar_path(part))
         # A .beton must never stand beside the sidecar of another, whenever this is interrupted.
         output.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 import gzip
 import inspect
+import json
+import os
 import pickle
 import shutil
 
@@ -93,6 +95,61 @@ def test_an_unreadable_image_is_skipped_and_listed(damaged_folder, tmp_path, cap
     assert info.samples == 20
     assert len(info.sidecar.skipped) == 1
     assert "bus/1.jpg" in info.sidecar.skipped[0]
+
+
+def test_a_changed_source_is_noticed(image_folder, tmp_path, capsys):
+    source = shutil.copytree(image_folder, tmp_path / "source")
+    beton = tmp_path / "x.beton"
+
+    def write(**options):
+        write_image_folder(source, beton, num_workers=1, **options)
+
+    write()
+    assert "kept" not in capsys.readouterr().out
+    written = beton.stat().st_mtime_ns
+    write()
+    assert f"{beton}: kept" in capsys.readouterr().out
+    assert beton.stat().st_mtime_ns == written
+    (source / "bus" / "0.jpg").rename(source / "apple" / "relabeled.jpg")
+    with pytest.raises(FileExistsError, match=r"source have changed: replace .*--overwrite true"):
+        write()
+    write(overwrite=True)
+    assert check_beton(beton).sidecar.class_counts[:2] == [8, 5]
+    (source / "cat" / "0.jpg").write_bytes((source / "apple" / "0.jpg").read_bytes())
+    with pytest.raises(FileExistsError, match="source have changed"):
+        write()
+
+
+def test_a_source_is_compared_by_its_content_on_request(image_folder, tmp_path, capsys):
+    source = shutil.copytree(image_folder, tmp_path / "source")
+    beton, file = tmp_path / "x.beton", source / "bus" / "0.jpg"
+    write_image_folder(source, beton, num_workers=1)
+    with pytest.raises(FileExistsError, match="not noted of which files"):
+        write_image_folder(source, beton, verify_source=True)
+    write_image_folder(source, beton, num_workers=1, verify_source=True, overwrite=True)
+    os.utime(file, (1, 1))  # as a copy may have other times
+    write_image_folder(source, beton, verify_source=True)
+    assert "kept" in capsys.readouterr().out
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    os.utime(file, (1, 1))  # size and time are the same
+    with pytest.raises(FileExistsError, match="source have changed"):
+        write_image_folder(source, beton, verify_source=True)
+
+
+def test_a_beton_from_before_files_were_noted_is_not_taken_for_the_same(image_folder, tmp_path):
+    beton = tmp_path / "x.beton"
+    write_image_folder(image_folder, beton, num_workers=1, exif="ignore")
+    sidecar = tmp_path / "x.beton.json"
+    content = json.loads(sidecar.read_text())
+    for key in ("fingerprint", "hashed_fingerprint"):
+        del content[key]
+    del content["encoding"]["exif"]
+    sidecar.write_text(json.dumps(content))
+    assert check_beton(beton).sidecar.encoding.exif == "ignore"
+    with pytest.raises(FileExistsError, match="not noted of which files"):
+        write_image_folder(image_folder, beton, exif="ignore")
 
 
 def test_an_empty_class_folder_is_named(image_folder, tmp_path):
@@ -201,7 +258,9 @@ def test_cifar10_is_a_command(tmp_path, monkeypatch, capsys):
     assert train.labels.tolist() + val.labels.tolist() == [*range(10), 0, 1]
     assert np.array_equal(pixels(val, 1).reshape(32, 32, 3), images[9])
     main(["data", "write", "torchvision", "CIFAR10", *options])
-    assert capsys.readouterr().out == said
+    again = capsys.readouterr().out.splitlines()
+    assert [line for line in again if "kept" not in line] == said.splitlines()
+    assert len(again) == 4  # two are kept
 
 
 def gray_squares(folder, names, side=120):
