@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
@@ -20,6 +20,7 @@ import eca_lightning
 from eca_lightning import DetectionWriter, PredictionWriter
 from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.loss_guard import LossGuard
+from eca_lightning.training.callbacks.run_description import NetworkSummary
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from eca_lightning.training.checkpoint_options import complete_model
 from eca_lightning.training.resuming import SameStart, place_run, require_writable
@@ -37,7 +38,6 @@ _PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
     "min_score": (float, "detector: minimum score of the objects that are drawn"),
 }
 
-
 _LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_sanity_val_steps": -1}
 
 _NOT_BARE = (
@@ -45,6 +45,14 @@ _NOT_BARE = (
     *("log_every_n_steps", "num_sanity_val_steps"),
 )
 """Options of the trainer that exclude barebones."""
+
+_SWITCHES: dict[str, type[Callback]] = {
+    "enable_checkpointing": Checkpoint,
+    "enable_model_summary": ModelSummary,
+    "enable_progress_bar": ProgressBar,
+}
+
+_CHATTER = ("💡 Tip", "Trainer already conf", "Loading `train_dataloader` to est", "TPU avail")
 
 _ROOT = Path(__file__).parent
 
@@ -87,10 +95,7 @@ class EcaLightningCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand != "fit":
-            about = (
-                "take the data's class names where they differ from the checkpoint's, as those of "
-                "the same classes in the same order"
-            )
+            about = "take the data's class names where they differ from the checkpoint's"
             parser.add_argument("--rename_classes", type=bool, default=False, help=about)
         if subcommand == "predict":
             for name, (kind, about) in _PREDICT_OPTIONS.items():
@@ -156,6 +161,8 @@ class EcaLightningCLI(LightningCLI):
             plugins.append(AsyncCheckpointIO(writer) if in_background else writer)
         reports = self._get(self.config_init, "reports")
         callbacks = _as_list(reports) + _as_list(options.get("callbacks"))
+        if not any(isinstance(callback, ModelSummary) for callback in callbacks):
+            callbacks.append(NetworkSummary())
         if self.subcommand == "predict":
             callbacks += self._prediction_writer()
         trainer: Any = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
@@ -171,10 +178,7 @@ class EcaLightningCLI(LightningCLI):
             config |= dict.fromkeys(_NOT_BARE)
             self.save_config_callback = self._folder = None
             off = (Callback,)
-        if config.get("enable_checkpointing") is False:
-            off += (Checkpoint,)
-        if config.get("enable_progress_bar") is False:
-            off += (ProgressBar,)
+        off += tuple(kind for option, kind in _SWITCHES.items() if config.get(option) is False)
         config["callbacks"] = [c for c in _as_list(config["callbacks"]) if not isinstance(c, off)]
         kept = [c for c in callbacks if not isinstance(c, off)]
         trainer = super()._instantiate_trainer(config, kept)
@@ -259,7 +263,7 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":  # of a launcher, or of rank zero
         end_with_parent(os.getppid())
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_concerns_users)
     # Lightning calls what torch and jsonargparse have deprecated, which its users cannot change.
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
     # A run's own folder exists when it is resumed, and our loaders give the indices themselves.
@@ -292,5 +296,5 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless cloud" not in record.getMessage()
+def _concerns_users(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_CHATTER)

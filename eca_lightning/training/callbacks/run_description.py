@@ -1,4 +1,4 @@
-"""Describe a run on TensorBoard: its config, the cost of its network, and the charts to look at."""
+"""Describe a run: its config, the cost of its network, and the charts to look at."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,9 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.complexity import complexity
@@ -21,6 +23,30 @@ _CHARTS = {
     "gradient norm": ["train/gradient_norm"],
 }
 """Charts of every run, after those of its task."""
+
+
+class NetworkSummary(ModelSummary):
+    """Log the size of the network in one line, once the first batch shows that of its images."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave out Lightning's table, which counts no operations without an example."""
+        self._written = False
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any
+    ) -> None:
+        """Log the line."""
+        if self._written or not trainer.is_global_zero:
+            return
+        self._written = True
+        sizes = [(p.numel(), p.requires_grad) for p in pl_module.parameters()]
+        text = f"network: {sum(size for size, _ in sizes):,} parameters"
+        if frozen := sum(size for size, trained in sizes if not trained):
+            text += f", of which {frozen:,} are frozen"
+        if isinstance(pl_module, VisionTask) and (size := pl_module.image_size(batch)):
+            macs = complexity(pl_module.backbone_config, size).macs
+            text += f"; {macs:,} multiply-adds for an image of {size[0]} x {size[1]} pixels"
+        rank_zero_info(text)
 
 
 class RunDescription(Callback):
@@ -68,7 +94,7 @@ def run_config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     """Return the resolved config of a run from the command line; of others the model's options."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SaveConfigCallback):
-            return yaml.safe_load(callback.parser.dump(callback.config, skip_none=False))
+            return yaml.safe_load(callback.parser.dump(callback.config, skip_unset=False))
     return {"model": json.loads(json.dumps(dict(pl_module.hparams), default=str))}
 
 

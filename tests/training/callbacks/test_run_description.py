@@ -1,5 +1,6 @@
 """The text and the layout of a run's pages."""
 
+import logging
 import re
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from eca_lightning import (
 )
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.complexity import complexity
-from eca_lightning.training.callbacks.run_description import cost_table
+from eca_lightning.training.callbacks.run_description import NetworkSummary, cost_table
 
 
 @pytest.mark.parametrize("attention", ["se", None])
@@ -75,3 +76,20 @@ def test_a_resumed_run_is_described_anew(fit, tmp_path):
     events = fit(description, checkpoint=tmp_path / "last.ckpt", max_epochs=2, **options)
     assert len(events.texts("run/config")) == len(events.texts("run/complexity")) == 1
     assert "16 x 16" in events.texts("run/complexity")[0]
+
+
+def test_the_network_is_told_in_one_line(fit, caplog):
+    caplog.set_level(logging.INFO, "lightning.pytorch.utilities.rank_zero")
+    fit(NetworkSummary(), limit_train_batches=2)
+    (line,) = [message for message in caplog.messages if message.startswith("network:")]
+    cost = complexity(BackboneConfig("resnet20", "eca", num_classes=3), 16)
+    expected = [cost.parameters, cost.macs, 16, 16]
+    assert [int(n) for n in re.findall(r"\d+", line.replace(",", ""))] == expected
+
+
+def test_frozen_parameters_are_counted(fit, classifier, caplog):
+    caplog.set_level(logging.INFO, "lightning.pytorch.utilities.rank_zero")
+    model = classifier()
+    model.backbone.conv1.weight.requires_grad = False
+    fit(NetworkSummary(), model=model, limit_train_batches=1)
+    assert f"of which {model.backbone.conv1.weight.numel()} are frozen" in caplog.text
