@@ -84,7 +84,7 @@ def test_a_fit_that_fails_or_hangs_stops_no_other(config, stub, tmp_path, capsys
     assert "the end of its output" in (output / "scaling.log").read_text()
     assert "3 devices failed: ended with status 7" in " ".join(capsys.readouterr().out.split())
     # The processes that it started are gone as well.
-    for _ in range(100):
+    for _ in range(600):
         if not Path(f"/proc/{stub.read_text()}").exists():
             break
         time.sleep(0.05)

@@ -3,13 +3,16 @@
 ``KILLED_COMMANDS`` is the number of moments at which each command is killed.
 """
 
+import mmap
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 import torch
@@ -65,6 +68,25 @@ def alive(session):
     return found
 
 
+def shared_memory(session):
+    """The files in /dev/shm that the processes of a session have mapped: others use it as well."""
+    mapped = set()
+    for process in alive(session):
+        with suppress(OSError):  # it has just ended
+            lines = Path(f"/proc/{process}/maps").read_text().splitlines()
+            mapped |= {line.split()[4] for line in lines}
+    return {file.path for file in os.scandir("/dev/shm") if str(file.inode()) in mapped}
+
+
+def test_shared_memory_of_a_session_is_seen():
+    with NamedTemporaryFile(dir="/dev/shm") as mine, NamedTemporaryFile(dir="/dev/shm") as other:
+        mine.truncate(mmap.PAGESIZE)
+        with mmap.mmap(mine.fileno(), 0):
+            seen = shared_memory(os.getsid(0))
+    assert mine.name in seen
+    assert other.name not in seen
+
+
 def check_files(folder):
     """What has its name is whole."""
     from eca_lightning.data.ffcv.format import check_beton
@@ -89,16 +111,16 @@ def test_killed_and_started_again(work, name):
         pytest.importorskip("ffcv")
     generator = random.Random(name)
     for _ in range(MOMENTS):
-        memory = set(os.listdir("/dev/shm"))
         process = start(work, COMMANDS[name])
         time.sleep(generator.uniform(4, 14))
+        memory = shared_memory(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
         patience = time.monotonic() + 20
         while alive(process.pid) and time.monotonic() < patience:
             time.sleep(0.1)
         assert not alive(process.pid)
-        assert set(os.listdir("/dev/shm")) <= memory
+        assert not [file for file in memory if os.path.exists(file)]
         check_files(work)
     log = work / "log.txt"
     assert start(work, COMMANDS[name]).wait(300) == 0, log.read_text()[-2000:]

@@ -107,7 +107,7 @@ def test_a_child_ends_with_its_parent():
     pid = int(os.read(reading, 20))
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    for _ in range(100):
+    for _ in range(600):
         try:
             with open(f"/proc/{pid}/stat") as file:
                 if file.read().split()[2] == "Z":

@@ -74,10 +74,10 @@ def test_a_hostile_progressive_header_costs_no_time():
     stream = bytearray(encode(picture(40, 40), progressive=True))
     at = stream.index(b"\xff\xc2") + 5
     stream[at : at + 4] = b"\xff\xd0\xff\xd0"  # 65488 x 65488: 25 GB of coefficients
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises((ValueError, MemoryError)):
         decode_crop(bytes(stream), (0, 0, 10, 10), (8, 8))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_damaged_streams_leave_no_pixels_and_repeat():

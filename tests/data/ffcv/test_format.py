@@ -101,10 +101,10 @@ def test_truncation_is_found_at_once(copy, share):
     size = copy.stat().st_size
     with copy.open("r+b") as file:
         file.truncate(max(30, int(size * share)))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"copy\.beton is (truncated|damaged)"):
         check_beton(copy)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_one_byte_too_many_or_too_few_is_found(copy):

@@ -200,9 +200,9 @@ def test_another_image_size_needs_no_new_compilation(training):
     view = training.crop
     try:
         training.set_image_size(12)
-        start = time.perf_counter()
+        start = time.process_time()
         assert next(iter(training))[0].shape == (8, 3, 12, 12)
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 1
     finally:
         training.crop = view
 
@@ -301,8 +301,8 @@ def test_an_exception_and_a_stall_reach_the_consumer(raw):
     assert len(epoch(loader, 0)) == 3
     with pytest.raises(ZeroDivisionError, match="a bug in the thread"):
         epoch(loader, 1)
-    loader.timeout = 1.0
-    with pytest.raises(TimeoutError, match=r"raw\.beton: no batch for 1 s"):
+    loader.timeout = 0.1
+    with pytest.raises(TimeoutError, match=r"raw\.beton: no batch for 0\.1 s"):
         epoch(loader, 2)
     loader.timeout = 60.0
     assert len(epoch(loader, 3)) == 3
