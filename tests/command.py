@@ -1,5 +1,7 @@
 """The program as its users run it, but in this process; the test's fixture is `as_a_program`."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,3 +50,10 @@ def noise_run(folder, per_class=4, **data):
         "data": {"class_path": "ImageFolderDataModule", "init_args": options},
         "trainer": {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False},
     }
+
+
+def end_as_rank(arguments, folder):
+    """Run a command that must fail, as one of some ranks; leave its status in RANK.status."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    (folder / f"{os.environ['RANK']}.status").write_text(str(stop.value.code))

@@ -2,30 +2,20 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from eca_lightning.data.epoch_loader import EpochLoader
+from eca_lightning.data.folder.attempts import OnUnreadable
 from eca_lightning.data.folder.files import first_image_size
 from eca_lightning.data.folder.image import Exif
 from eca_lightning.data.folder.loader import FileDataset, collate
-from eca_lightning.data.folder.predict_loader import OnUnreadable
-from eca_lightning.data.resumable import ResumableDataModule
+from eca_lightning.data.resumable import ResumableDataModule, Split
 from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.data.transforms.augmentation import Augmentation
 from eca_lightning.data.transforms.crop import Crop, CropName
-from eca_lightning.utils.checks import require_at_least
-
-Split = Literal["train", "val", "test", "predict"]
-
-NEEDED: dict[str, tuple[Split, ...]] = {
-    "fit": ("train", "val"),
-    "validate": ("val",),
-    "test": ("test",),
-    "predict": ("predict",),
-}
-"""The splits that each stage of Lightning reads."""
+from eca_lightning.utils.checks import DataError, require_at_least
 
 
 class Source(Protocol):
@@ -73,8 +63,10 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         aug_repeats: Times that a training epoch visits each of its samples, each time with another
             crop (repeated augmentation, arXiv 1901.09335). The length of an epoch stays the same,
             so that it visits one in ``aug_repeats`` of the samples.
-        on_unreadable: What prediction does about an image file that cannot be read: ``skip`` and
-            report it, or ``raise`` an error. A damaged .beton is always an error.
+        on_unreadable: What to do about an image file whose header is whole and which cannot be
+            decoded: ``skip`` it, where the next image takes its place in training and scores lack
+            it, and count it in the log, or ``raise`` an error. Prediction skips and names all that
+            cannot be read. A damaged .beton is always an error.
         exif: ``apply`` the orientation in the EXIF data of image files, which turns them upright,
             or ``ignore`` it. A .beton's images stay as they were written.
         augment: Augmentations of training images after crop and flip, in this order: a list of
@@ -109,7 +101,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
     ) -> None:
         super().__init__(num_workers, seed, on_unreadable, exif)
         below = root or Path()
-        self.paths: dict[Split, Path | None] = {
+        self.paths = {
             "train": train and below / train,
             "val": val and below / val,
             "test": test and below / test,
@@ -150,18 +142,21 @@ class ClassificationDataModule(ResumableDataModule, ABC):
 
         Raises:
             FileNotFoundError: If a dataset does not exist.
-            ValueError: If a dataset is not given or is damaged, or two have different classes.
+            ValueError: If a dataset is not given or is damaged, two have different classes, or
+                image files cannot be read by their headers; the message lists them.
         """
-        for split in NEEDED[stage]:
+        for split in self._splits(stage):
             if split == "predict" and self._path(split).suffix != ".beton":
                 self._images(self._path(split))
-            elif stage != "fit" or split == "train" or self.paths[split]:
+            else:
                 self._source(split)
         if stage == "fit" and self.paths["val"]:
             train, val = self._source("train").class_names, self._source("val").class_names
             if train and val and train != val:
                 differing = ", ".join(sorted(set(train) ^ set(val))[:5]) or "their order"
                 raise ValueError(f"data.train and data.val have different classes: {differing}")
+        if faults := self._all_header_faults(stage):
+            raise DataError(faults, "replace or remove what cannot be read")
 
     @property
     def class_names(self) -> list[str] | None:
@@ -198,11 +193,6 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         size = first_image_size(files, self.exif) if self.eval_crop == "full" else None
         dataset = FileDataset(files, None, self._crop("predict", size), self.exif)
         return self._prediction_loader(dataset, self.eval_batch_size or self.batch_size, collate)
-
-    def _path(self, split: Split) -> Path:
-        if path := self.paths[split]:
-            return path
-        raise ValueError(f"data.{split} is not set: give the path of the {split} set")
 
     def _source(self, split: Split) -> Source:
         """Return the dataset of a split, inspected once."""

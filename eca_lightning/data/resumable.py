@@ -2,21 +2,38 @@
 
 import os
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from eca_lightning.data.epoch_loader import EpochLoader
+from eca_lightning.data.folder.attempts import OnUnreadable
+from eca_lightning.data.folder.check import ImageCheck
 from eca_lightning.data.folder.files import find_images
 from eca_lightning.data.folder.image import Exif
-from eca_lightning.data.folder.predict_loader import OnUnreadable, PredictionLoader
+from eca_lightning.data.folder.predict_loader import PredictionLoader
 from eca_lightning.utils.checks import require, require_at_least
+from eca_lightning.utils.distributed import gather_objects
+
+Split = Literal["train", "val", "test", "predict"]
+
+NEEDED: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+"""The splits that each stage of Lightning reads."""
 
 
 class ResumableDataModule(LightningDataModule):
     """A data module whose training epoch is resumed at the batch where a checkpoint stopped.
+
+    Attributes:
+        paths: Where the data of each split lie.
 
     Raises:
         ValueError: If an option is out of range.
@@ -34,10 +51,50 @@ class ResumableDataModule(LightningDataModule):
         self.on_unreadable = on_unreadable
         require(exif in ("apply", "ignore"), "data.exif", "apply or ignore", repr(exif))
         self.exif: Exif = exif
+        self.paths: dict[Split, Path | None] = {}
+        self._header_faults: list[str] = []
         self._found: dict[Path, list[Path]] = {}
         self._loaders: list[EpochLoader] = []
         self._train_loader: EpochLoader | None = None
         self._resume_at: dict[str, Any] | None = None
+
+    def prepare_data(self) -> None:
+        """Check the image files of a run by their headers, in one process of each machine."""
+        if self.trainer is not None and self.trainer.state.fn is not None:
+            self._header_faults = self._check_headers(self.trainer.state.fn.value)
+
+    def _check_headers(self, stage: str) -> list[str]:
+        faults = []
+        for split in self._splits(stage):
+            try:
+                check = self._image_check(split)
+            except (ValueError, OSError):
+                continue  # setup raises it, in all processes
+            faults += check.by_headers(f"data.{split}") if check else []
+        return faults
+
+    def _all_header_faults(self, stage: str) -> list[str]:
+        """Return what `prepare_data` has found on all machines; without a trainer, check now."""
+        if self.trainer is None:
+            return self._check_headers(stage)
+        return list(dict.fromkeys(chain(*gather_objects(self.trainer, self._header_faults))))
+
+    def _image_check(self, split: Split) -> ImageCheck | None:
+        """Return what is to be checked of the files of a split; None if it has no image files."""
+        if split != "predict" or self.on_unreadable == "skip":
+            return None  # prediction skips them one by one, and lists them
+        source = self._path(split)
+        return ImageCheck(self._images(source), source if source.is_dir() else None, self.exif)
+
+    def _splits(self, stage: str) -> list[Split]:
+        """Return the splits that a stage reads: training needs no validation set."""
+        optional = "val" if stage == "fit" else ""
+        return [split for split in NEEDED[stage] if split != optional or self.paths.get(split)]
+
+    def _path(self, split: Split) -> Path:
+        if path := self.paths[split]:
+            return path
+        raise ValueError(f"data.{split} is not set: give its path")
 
     def teardown(self, stage: str) -> None:
         """Stop the threads and processes of the loaders."""

@@ -4,7 +4,6 @@
 gigabytes for COCO's training set, and every worker process copies them. Arrays are shared.
 """
 
-import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eca_lightning.data.folder.files import existing_folder
+from eca_lightning.data.folder.check import ImageCheck
+from eca_lightning.data.folder.image import Exif
 
 
 def require_mask_library() -> None:
@@ -96,28 +96,25 @@ class CocoAnnotations:
             ) from None
         return np.ascontiguousarray(masks.transpose(2, 0, 1))
 
-    def require_images(self, folder: Path, name: str = "images") -> None:
-        """Check that the image files exist, without opening them; errors start with ``name``.
+    def image_check(self, folder: Path, exif: Exif = "apply") -> ImageCheck:
+        """Return what is expected of the image files in a folder: they exist, with these sizes."""
+        paths = [folder / file for file in self.file_names]
+        return ImageCheck(
+            paths,
+            folder,
+            exif,
+            sizes=list(map(tuple, self.sizes.tolist())),
+            wrong_size=lambda index, *size: self.wrong_size(index, paths[index], *size),
+            origin=lambda index: f", image {self.image_ids[index]} of {self.path},",
+        )
 
-        Raises:
-            FileNotFoundError: If the folder or an image does not exist.
-            NotADirectoryError: If the folder is a file.
-        """
-        existing_folder(folder, name)
-        # Each folder is listed once, which is faster than looking for each file.
-        parents = {os.path.dirname(file) for file in self.file_names}
-        listed = {p: set(os.listdir(folder / p)) for p in parents if (folder / p).is_dir()}
-        missing = [
-            (file, image)
-            for file, image in zip(self.file_names, self.image_ids, strict=True)
-            if os.path.basename(file) not in listed.get(os.path.dirname(file), ())
-        ]
-        if missing:
-            file, image = missing[0]
-            others = f", nor do {len(missing) - 1:,} others" if len(missing) > 1 else ""
-            raise FileNotFoundError(
-                f"{name}: {folder / file}, image {image} of {self.path}, does not exist{others}"
-            )
+    def wrong_size(self, index: int, path: Path, height: int, width: int) -> str:
+        """Say what is wrong with the file of an image that has another height and width."""
+        expected_height, expected_width = self.sizes[index]
+        return (
+            f"{path} has {width} x {height} pixels, but {self.path} says that image "
+            f"{self.image_ids[index]} has {expected_width} x {expected_height}"
+        )
 
     def _teaches(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the boxes clipped to their images, and which annotations training uses."""

@@ -5,11 +5,12 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from eca_lightning.data.datamodule import NEEDED, Split
 from eca_lightning.data.epoch_loader import EpochLoader
+from eca_lightning.data.folder.attempts import OnUnreadable
+from eca_lightning.data.folder.check import ImageCheck
+from eca_lightning.data.folder.files import existing_folder
 from eca_lightning.data.folder.image import Exif
-from eca_lightning.data.folder.predict_loader import OnUnreadable
-from eca_lightning.data.resumable import ResumableDataModule
+from eca_lightning.data.resumable import ResumableDataModule, Split
 from eca_lightning.detection.annotations import CocoAnnotations
 from eca_lightning.detection.dataset import (
     CocoImages,
@@ -54,8 +55,10 @@ class CocoDataModule(ResumableDataModule):
         flip: Flip half of the training images horizontally, at random.
         group_by_aspect_ratio: Fill training batches with landscapes or portraits alone, except for
             the last ones, which saves padding.
-        on_unreadable: ``skip`` and report an image that prediction cannot read, or ``raise`` the
-            error.
+        on_unreadable: What to do about an image whose header is whole and which cannot be decoded:
+            ``skip`` it, where the next image takes its place in training and scores lack it, and
+            count it in the log, or ``raise`` an error. Prediction skips and names all that cannot
+            be read.
         exif: ``apply`` the orientation in the EXIF data of image files, so that they are as their
             boxes expect them, or ``ignore`` it.
         clip_boxes: Pixels by which a box may reach out of its image. Training clips such boxes,
@@ -89,7 +92,7 @@ class CocoDataModule(ResumableDataModule):
     ) -> None:
         super().__init__(num_workers, seed, on_unreadable, exif)
         below = root or Path()
-        self.paths: dict[Split, Path | None] = {
+        self.paths = {
             "train": train and below / train,
             "val": val and below / val,
             "test": test and below / test,
@@ -115,23 +118,26 @@ class CocoDataModule(ResumableDataModule):
         """Read and check the annotations of a stage, before a model is built on the device.
 
         Raises:
-            FileNotFoundError: If a folder, an annotation file or an image does not exist.
+            FileNotFoundError: If a folder or an annotation file does not exist.
             ImportError: If msgspec or faster-coco-eval is needed and not installed.
-            ValueError: If a path is not given, an annotation file cannot be used, or those of
-                training and validation have different categories.
+            ValueError: If a path is not given, an annotation file cannot be used, images do not
+                exist or their headers are damaged or have other sizes (the message lists all
+                faults), or training and validation have different categories.
         """
         faults = []
-        for split in NEEDED[stage]:
+        for split in self._splits(stage):
             if split == "predict":
-                self._images(self._path(split, self.paths))
-            elif stage != "fit" or split == "train" or self.paths[split]:
-                folder = self._path(split, self.paths)
-                try:
-                    self._annotations(split).require_images(folder, f"data.{split}")
-                except DataError as error:
-                    faults += error.faults
-        if faults:
-            raise DataError(faults)
+                self._images(self._path(split))
+                continue
+            existing_folder(self._path(split), f"data.{split}")
+            try:
+                self._annotations(split)
+            except DataError as error:
+                faults += error.faults
+        unreadable = self._all_header_faults(stage)
+        if faults or unreadable:
+            remedy = "replace what is missing or cannot be read, or leave it out of the annotations"
+            raise DataError(faults + unreadable, remedy if unreadable else "")
         if stage == "fit" and self.paths["val"]:
             train, val = self._annotations("train"), self._annotations("val")
             ours, theirs = (
@@ -183,25 +189,25 @@ class CocoDataModule(ResumableDataModule):
 
     def predict_dataloader(self) -> Any:
         """Batches of images alone, see `PredictionLoader`."""
-        files = NumberedImages(self._images(self._path("predict", self.paths)), self.exif)
+        files = NumberedImages(self._images(self._path("predict")), self.exif)
         return self._prediction_loader(files, self.eval_batch_size, collate_images)
 
-    def _path(self, split: Split, paths: dict[Split, Path | None]) -> Path:
-        path = paths[split]
-        if path is None:
-            option = f"data.{split}" + ("" if paths is self.paths else "_annotations")
-            raise ValueError(f"{option} is not set: give its path")
-        return path
+    def _image_check(self, split: Split) -> ImageCheck | None:
+        if split == "predict":
+            return super()._image_check(split)
+        folder = existing_folder(self._path(split), f"data.{split}")
+        return self._annotations(split).image_check(folder, self.exif)
 
     def _annotations(self, split: Split) -> CocoAnnotations:
         """Read and check the annotations of a split once; of training those that it uses."""
         if split not in self._read:
-            file = self._path(split, self.annotation_files)
+            name = f"data.{split}_annotations"
+            if (file := self.annotation_files[split]) is None:
+                raise ValueError(f"{name} is not set: give its path")
             # Imported here: it needs msgspec, which the options of a data module do not.
             from eca_lightning.detection.coco_json import read_annotations
 
             rank_zero_info(f"Reading {file}")
-            name = f"data.{split}_annotations"
             found = read_annotations(file, self.masks, name, self.clip_boxes)
             if count := found.boxes_reaching_out():
                 clipped = " and are clipped" if split == "train" else ""
@@ -243,7 +249,13 @@ class CocoDataModule(ResumableDataModule):
             groups=(known.sizes[:, 0] > known.sizes[:, 1]).astype(int) if grouped else None,
         )
         flip_seed = self._run_seed() if train and self.flip else None
-        images = CocoImages(self._path(split, self.paths), known, flip_seed, self.exif)
-        loader = CocoLoader(images, index_sampler, self._workers(), self._device().type == "cuda")
+        images = CocoImages(self._path(split), known, flip_seed, self.exif)
+        loader = CocoLoader(
+            images,
+            index_sampler,
+            self._workers(),
+            pin_memory=self._device().type == "cuda",
+            on_unreadable=self.on_unreadable,
+        )
         self._loaders.append(loader)
         return loader

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
+from eca_lightning.data.folder.attempts import OnUnreadable, SampleKey
 from eca_lightning.data.folder.image import Exif, open_rgb
-from eca_lightning.data.folder.loader import FileLoader, SampleKey
+from eca_lightning.data.folder.loader import FileLoader
 from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 from eca_lightning.data.transforms.crop import random_flips
 from eca_lightning.detection.annotations import CocoAnnotations
@@ -81,10 +82,7 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
         height, width = known.sizes[index].tolist()
         pixels = _read(path, self.exif)
         if pixels.shape[1:] != (height, width):
-            raise ValueError(
-                f"{path} has {pixels.shape[2]} x {pixels.shape[1]} pixels, but {known.path} says "
-                f"that image {known.image_ids[index]} has {width} x {height}"
-            )
+            raise ValueError(known.wrong_size(index, path, *pixels.shape[1:]))
         rows = slice(*known.first[index : index + 2])
         target = {
             "image_id": torch.tensor(known.image_ids[index]),
@@ -133,7 +131,7 @@ class CocoLoader(FileLoader):
     """Batches of annotated images for one rank, see `FileLoader`.
 
     Evaluation has the same number of batches on every rank, as a distributed network may
-    communicate in each; batches of padding alone have no images.
+    communicate in each; batches of padding and unreadable files alone have no images.
     """
 
     def __init__(
@@ -142,11 +140,15 @@ class CocoLoader(FileLoader):
         index_sampler: DistributedBatchSampler,
         num_workers: int = 0,
         pin_memory: bool = False,
+        on_unreadable: OnUnreadable = "raise",
     ) -> None:
-        super().__init__(images, index_sampler, num_workers, pin_memory, collate_images)
+        super().__init__(
+            images, index_sampler, num_workers, pin_memory, collate_images, on_unreadable
+        )
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Any]:
-        yield from super()._open(epoch, [batch[batch != PADDING] for batch in batches])
+        for batch in super()._open(epoch, [batch[batch != PADDING] for batch in batches]):
+            yield batch or ([], [])
 
 
 def _read(path: Path, exif: Exif) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 SHOWN = 10
-"""DataError that a message lists."""
+"""Faults that a message lists."""
 
 
 def require(condition: bool, option: str, allowed: str, value: object) -> None:
@@ -14,14 +14,21 @@ def require(condition: bool, option: str, allowed: str, value: object) -> None:
 
 
 class DataError(ValueError):
-    """All that is wrong with the data; the message lists the first ten faults and their number."""
+    """All that is wrong with the data; the message lists the first ten faults and their number.
 
-    def __init__(self, faults: Sequence[str]) -> None:
+    Args:
+        faults: Each with what it is about and, where there is one of its own, its remedy.
+        remedy: What to do about them.
+    """
+
+    def __init__(self, faults: Sequence[str], remedy: str = "") -> None:
         self.faults = list(faults)
         lines = [printable(fault) for fault in self.faults[:SHOWN]]
         if len(self.faults) > 1:
             more = f", the first {SHOWN}" if len(self.faults) > SHOWN else ""
             lines.insert(0, f"{len(self.faults):,} faults in the data{more}:")
+        if remedy:
+            lines[-1] += ("; " if len(lines) == 1 else "\n") + remedy
         super().__init__("\n  ".join(lines))
 
 

@@ -93,6 +93,45 @@ def test_damaged_run_lengths_are_found_at_start(counts, change, capsys):
     assert "train.json: annotation 3 has no usable segmentation" in fault
 
 
+def test_faults_of_images_are_listed_with_those_of_annotations(change, capsys):
+    """Missing, damaged and of another size, beside a file whose annotations are wrong."""
+    files = sorted(Path("train").iterdir())
+    files[0].unlink()
+    files[1].write_bytes(b"no image")
+    Image.new("RGB", (9, 8)).save(files[2])
+    content = json.loads(Path("val.json").read_text())
+    content["annotations"][0]["iscrowd"] = "0"
+    Path("val.json").write_text(json.dumps(content))
+    first, *faults, remedy = refusal(capsys)
+    assert first == "4 faults in the data:"
+    assert "val.json: annotation 1 has iscrowd '0'" in faults[0]
+    assert f"data.train: {files[0]}, image 1 of train.json, does not exist" in faults[1]
+    assert f"data.train: cannot read the image {files[1]}, image 2 of train.json: " in faults[2]
+    assert f"{files[2]} has 9 x 8 pixels, but train.json says that image 3 has" in faults[3]
+    assert remedy.startswith("replace what is missing or cannot be read")
+
+
+def test_a_damaged_image_is_left_out_of_the_scores_and_replaced_in_training(change, caplog):
+    """The header does not show it, and need not be asked for EXIF data at the end of a PNG."""
+    for split in ("train", "val"):
+        file = sorted(Path(split).iterdir())[1]
+        file.write_bytes(file.read_bytes()[:-200])
+    data = module(flip=False, group_by_aspect_ratio=False, exif="ignore")
+    data.setup("fit")
+    train = [targets[0]["image_id"].item() for _, targets in data.train_dataloader()]
+    assert sorted(train) == [1, 3, 3, 4]
+    assert [len(images) for images, _ in data.val_dataloader()] == [1, 0, 1, 1]
+    counted = [record.message for record in caplog.records if "in this epoch" in record.message]
+    assert counted == [
+        "1 images could not be read in this epoch: others took their places in training",
+        "1 images could not be read in this epoch: the scores lack them",
+    ]
+    strict = module(on_unreadable="raise", exif="ignore")
+    strict.setup("fit")
+    with pytest.raises(ValueError, match="cannot read the image"):
+        list(strict.val_dataloader())
+
+
 def test_what_cannot_teach_is_counted_by_class(change, monkeypatch):
     said = []
     monkeypatch.setattr("eca_lightning.detection.datamodule.rank_zero_info", said.append)

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from command import end_as_rank
+from forked import run_forked
 from PIL import Image
 
 from eca_lightning.cli import main
@@ -182,3 +184,27 @@ def test_fit_and_predict_take_the_same_files(tmp_path, said):
         for i in range(4)
     )
     assert all(row["class_1"] in row["image"] for row in rows)  # top-1 is 1.0
+
+
+@pytest.mark.slow
+def test_all_ranks_end_with_the_faults_that_one_has_found(tmp_path):
+    root = folders(tmp_path / "photos")
+    for split, name in (("train", "cat"), ("val", "dog")):
+        (root / split / name / "0.jpg").write_bytes(b"no image")
+    trainer = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "max_epochs": 1}
+    config(root)
+    run = yaml.safe_load(Path("small.yaml").read_text())
+    run["trainer"] = trainer | {"logger": False, "enable_progress_bar": False}
+    run.pop("reports")
+    Path("small.yaml").write_text(yaml.safe_dump(run))
+    run_forked(
+        tmp_path / "logs",
+        end_as_rank,
+        ["fit", "--config", str(tmp_path / "small.yaml")],
+        tmp_path,
+        ranks=2,
+    )
+    logs = [(tmp_path / "logs" / f"rank{rank}.log").read_text() for rank in (0, 1)]
+    assert [(tmp_path / f"{rank}.status").read_text() for rank in (0, 1)] == ["2", "2"]
+    assert all("error: 2 faults in the data:\n  data.train: cannot read the" in log for log in logs)
+    assert ["looking at the headers" in log for log in logs] == [True, False]

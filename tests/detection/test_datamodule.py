@@ -249,8 +249,12 @@ def test_setup_names_what_is_not_given(root):
 def test_setup_names_what_is_not_there(root):
     (root / "val2017" / "00005.png").unlink()
     for stage in ("fit", "validate"):
-        with pytest.raises(FileNotFoundError, match=r"data\.val: .*00005\.png, image 5 of"):
+        with pytest.raises(ValueError, match=r"data\.val: .*00005\.png, image 5 of .* not exist; "):
             make(root).setup(stage)
+    with pytest.raises(FileNotFoundError, match=r"data\.val: .*gone does not exist"):
+        make(root, val=Path("gone")).setup("fit")
+    with pytest.raises(NotADirectoryError, match=r"data\.val: .*00008.png is a file"):
+        make(root, val=Path("val2017/00008.png")).setup("fit")
     (root / "annotations" / "instances_val2017.json").unlink()
     message = r"data\.val_annotations: .*instances_val2017\.json does not exist"
     with pytest.raises(FileNotFoundError, match=message):

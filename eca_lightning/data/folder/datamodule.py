@@ -1,10 +1,13 @@
 """The data module for folders of images, without FFCV."""
 
 from pathlib import Path
+from typing import Any
 
-from eca_lightning.data.datamodule import ClassificationDataModule, Split
+from eca_lightning.data.datamodule import ClassificationDataModule
+from eca_lightning.data.folder.check import ImageCheck
 from eca_lightning.data.folder.files import LabeledFiles, first_image_size, list_class_folders
 from eca_lightning.data.folder.loader import FileDataset, FolderLoader
+from eca_lightning.data.resumable import Split
 
 
 class ImageFolderDataModule(ClassificationDataModule):
@@ -21,12 +24,25 @@ class ImageFolderDataModule(ClassificationDataModule):
     def _inspect(self, path: Path, name: str) -> LabeledFiles:
         return list_class_folders(path, name)
 
-    def _load(self, source: LabeledFiles, split: Split) -> FolderLoader:
+    def _image_check(self, split: Split) -> ImageCheck | None:
+        if split == "predict":
+            return super()._image_check(split)
+        source: Any = self._source(split)
+        dataset = self._dataset(source, split)
+        crop, count = dataset.crop, len(dataset)
+        sizes = [(crop.height, crop.width)] * count if crop.name == "full" else None
+        return ImageCheck(source.paths, self._path(split), self.exif, sizes, dataset.wrong_size)
+
+    def _dataset(self, source: LabeledFiles, split: Split) -> FileDataset:
         crop = self.train_crop if split == "train" else self.eval_crop
         stored_size = first_image_size(source.paths, self.exif) if crop == "full" else None
+        return FileDataset(source.paths, source.labels, self._crop(split, stored_size), self.exif)
+
+    def _load(self, source: LabeledFiles, split: Split) -> FolderLoader:
         return FolderLoader(
-            FileDataset(source.paths, source.labels, self._crop(split, stored_size), self.exif),
+            self._dataset(source, split),
             self._index_sampler(len(source.paths), split),
             num_workers=self._workers(),
             pin_memory=self._device().type == "cuda",
+            on_unreadable=self.on_unreadable,
         )

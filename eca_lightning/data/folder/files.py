@@ -19,6 +19,10 @@ _HIDDEN = {
 """Names, in lower case, of what file managers and file systems put beside a user's files."""
 
 
+CHECKED = ".checked"
+"""Ending of the hidden file beside a folder that remembers its good images, see `ImageCheck`."""
+
+
 class LabeledFiles(NamedTuple):
     """The images of a folder of class folders."""
 
@@ -203,6 +207,8 @@ def _read_folder(folder: Path, left: _Left) -> tuple[list[Path], list[Path]]:
     folders, images = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name.startswith(".") and entry.name.endswith(CHECKED):
+                continue
             if _is_hidden(entry.name):
                 left.hidden.append(entry.name)
             elif _is(entry, "is_dir"):

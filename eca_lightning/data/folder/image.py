@@ -97,6 +97,18 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
+def upright_size(image: Image.Image, exif: Exif = "apply") -> tuple[int, int]:
+    """Return the height and width that `to_rgb` gives an opened image, from its header if it can.
+
+    PNG may have EXIF data at its end, and Pillow turns TIFF when it decodes it.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and exif == "apply"):
+        image = to_rgb(image, exif)
+    elif exif == "apply" and orientation(image) in (5, 6, 7, 8):
+        return image.width, image.height
+    return image.height, image.width
+
+
 def read_rgb(path: Path, exif: Exif = "apply") -> NDArray[np.uint8]:
     """Read an image file as an array of shape ``(height, width, 3)``, see `open_rgb`."""
     return np.asarray(open_rgb(path, exif))

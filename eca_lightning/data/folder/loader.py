@@ -1,7 +1,9 @@
 """Batches of image files decoded by Pillow, with the samples and crops of a .beton's batches."""
 
+import logging
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -16,13 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
 from eca_lightning.data.epoch_loader import Batch, EpochLoader
+from eca_lightning.data.folder.attempts import Attempt, Attempts, Instead, OnUnreadable, SampleKey
 from eca_lightning.data.folder.image import Exif, open_rgb
 from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 from eca_lightning.data.transforms.crop import Crop
 from eca_lightning.data.transforms.torchvision_ops import apply_steps
 
-SampleKey = tuple[int, int, int | None]
-"""Index of a sample, see `DistributedBatchSampler.indices`; epoch; image size, if it was set."""
+_NAMED = 10  # unreadable files that the log names
+_log = logging.getLogger(__name__)
 
 
 class FileDataset(Dataset[tuple[Tensor, int]]):
@@ -58,16 +61,25 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         sample = number % len(self.paths)
         image = open_rgb(self.paths[sample], self.exif)
         if crop.name == "full" and image.size != (crop.width, crop.height):
-            raise ValueError(
-                f"the crop 'full' needs images of one size, but {self.paths[sample]} has "
-                f"{image.width} x {image.height} pixels and the first {crop.width} x {crop.height};"
-                " use 'center_crop' or 'random_resized_crop'"
-            )
+            raise ValueError(self.wrong_size(sample, image.height, image.width))
         (box,) = crop.boxes([number], [image.height], [image.width], epoch)
         pixels = torch.from_numpy(np.array(resized_crop(image, box, crop.height, crop.width)))
         pixels = apply_steps(pixels.permute(2, 0, 1), crop.steps([number], epoch)[0])
         label = PADDING if self.labels is None or index == PADDING else self.labels[sample]
         return pixels.permute(1, 2, 0).contiguous(), label
+
+    def wrong_size(self, sample: int, height: int, width: int) -> str:
+        """Say what is wrong with an image of another size than a full crop's."""
+        return (
+            f"the crop 'full' needs images of one size, but {self.paths[sample]} has "
+            f"{width} x {height} pixels and the first {self.crop.width} x {self.crop.height};"
+            " use 'center_crop' or 'random_resized_crop'"
+        )
+
+    def blank(self, key: SampleKey) -> tuple[Tensor, int]:
+        """Return a black image without a label, which is not scored."""
+        crop = self.crop.resized(key[2]) if key[2] else self.crop
+        return torch.zeros(crop.height, crop.width, 3, dtype=torch.uint8), PADDING
 
 
 def resized_crop(
@@ -105,13 +117,21 @@ class FileLoader(EpochLoader):
     """Batches of a dataset of files for one rank, read by worker processes.
 
     Args:
-        dataset: A dataset whose keys are `SampleKey`.
+        dataset: A dataset whose keys are `SampleKey`, and which raises a ValueError with the name
+            of a file that cannot be read.
         index_sampler: The samples of each batch.
         num_workers: Worker processes; 0 reads in this process.
         pin_memory: Return batches in pinned memory, for copies to a GPU.
         collate_fn: Makes a batch of samples.
+        on_unreadable: What to do about a file that cannot be read: ``raise`` the error, or ``skip``
+            it and log it, where the next one that can be read takes its place in training.
+
+    Attributes:
+        instead: What takes its place in evaluation.
+        unreadable: The error of each file that was skipped so far, by its index.
     """
 
+    instead: Instead = "nothing"
     image_size: int | None = None
 
     def __init__(
@@ -121,22 +141,57 @@ class FileLoader(EpochLoader):
         num_workers: int = 0,
         pin_memory: bool = False,
         collate_fn: Callable[[list[Any]], Any] = collate,
+        on_unreadable: OnUnreadable = "raise",
     ) -> None:
         super().__init__(index_sampler)
         self.dataset = dataset
+        self.on_unreadable = on_unreadable
+        self.unreadable: dict[int, str] = {}
         self._keys = EpochKeys()
+        replace = index_sampler.train and on_unreadable == "skip"
         self._batches: DataLoader[Any] = DataLoader(
-            dataset,
+            Attempts(dataset, "next" if replace else self.instead),
             batch_sampler=self._keys,
             num_workers=num_workers,
-            collate_fn=collate_fn,
+            collate_fn=partial(_collate_readable, collate_fn),
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             multiprocessing_context=_context() if num_workers else None,
         )
 
-    def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Batch]:
+    def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Any]:
         """Read the batches with these sample indices in the workers."""
+        skipped: set[int] = set()
+        try:
+            for number, (batch, _, errors) in enumerate(self._read(epoch, batches), start=1):
+                if errors:
+                    self._skip(errors)
+                    skipped |= errors.keys()
+                if number == len(batches):  # Lightning knows the length, and asks for no more
+                    self._count(skipped)
+                yield batch
+        finally:
+            self._count(skipped)
+
+    def _count(self, skipped: set[int]) -> None:
+        """Log the number of the files that were skipped in this epoch, once."""
+        if skipped:
+            train = self.index_sampler.train
+            fate = "others took their places in training" if train else "the scores lack them"
+            _log.warning(f"{len(skipped):,} images could not be read in this epoch: {fate}")
+            skipped.clear()
+
+    def _skip(self, errors: dict[int, str]) -> None:
+        """Record the errors of files, and log the first ones of a run, or raise one."""
+        if self.on_unreadable == "raise":
+            raise ValueError(next(iter(errors.values())))
+        for index, error in errors.items():
+            if index not in self.unreadable and len(self.unreadable) < _NAMED:
+                _log.warning(f"{error} (skipped: --data.on_unreadable raise ends the run)")
+            self.unreadable[index] = error
+
+    def _read(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Any]:
+        """Yield batches, None for an empty one, with the indices and the errors of their files."""
         keys = self._keys
         keys.epoch, keys.image_size, keys.batches = epoch, self.image_size, batches
         try:
@@ -154,6 +209,15 @@ class FileLoader(EpochLoader):
         self._batches._iterator = None
 
 
+def _collate_readable(
+    collate_fn: Callable[[list[Any]], Any], attempts: list[Attempt]
+) -> tuple[Any, list[int], dict[int, str]]:
+    errors = {attempt.index: attempt.error for attempt in attempts if attempt.error}
+    indices = [attempt.index for attempt in attempts if not attempt.error]
+    samples = [attempt.sample for attempt in attempts if attempt.sample is not None]
+    return collate_fn(samples) if samples else None, indices, errors
+
+
 def _context() -> BaseContext | None:
     """How to start workers: FFCV may run threads in this process, which a fork would break."""
     if "ffcv" not in sys.modules:
@@ -165,6 +229,8 @@ def _context() -> BaseContext | None:
 
 class FolderLoader(FileLoader):
     """Batches of labeled images for one rank; the dataset is a `FileDataset`."""
+
+    instead = "blank"
 
     def set_image_size(self, size: int) -> None:
         """See :meth:`~eca_lightning.data.epoch_loader.ResizableLoader.set_image_size`."""

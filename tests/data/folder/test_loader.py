@@ -108,3 +108,60 @@ def test_a_full_view_needs_images_of_one_size(files):
     view = Crop("full", first.height, first.width)
     with pytest.raises(ValueError, match=r"the crop 'full' needs images of one size.*center_crop"):
         list(loader(files, view, DistributedBatchSampler(21, 21)))
+
+
+@pytest.fixture
+def damaged(image_folder, tmp_path):
+    """Files of which the second and third end too early."""
+    source = shutil.copytree(image_folder, tmp_path / "source")
+    files = list_class_folders(source)
+    for path in files.paths[1:3]:
+        path.write_bytes(path.read_bytes()[:-500])
+    return files
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_others_take_the_places_of_unreadable_images_in_training(
+    damaged, num_workers, files, caplog
+):
+    order = DistributedBatchSampler(21, 4, train=True)
+    dataset = FileDataset(damaged.paths, damaged.labels, TRAIN)
+    batches = FolderLoader(dataset, order, num_workers, on_unreadable="skip")
+    first = list(batches)
+    batches.set_epoch(0)
+    assert equal(first, list(batches))
+    batches.close()
+    whole = list(loader(files, TRAIN, order))
+    for place in range(4):
+        expected = whole[0][0][3 if place in (1, 2) else place]
+        assert torch.equal(first[0][0][place], expected)
+    assert equal(first[1:], whole[1:])
+    assert sorted(batches.unreadable) == [1, 2]
+    said = [record.message for record in caplog.records]
+    assert [path for path in damaged.paths if any(str(path) in text for text in said)] == (
+        damaged.paths[1:3]
+    )
+    assert (
+        said[2:]
+        == ["2 images could not be read in this epoch: others took their places in training"] * 2
+    )
+
+
+def test_unreadable_images_are_not_scored(damaged, files):
+    view, order = Crop("center_crop", 8, 8, resize_size=8), DistributedBatchSampler(21, 4)
+    dataset = FileDataset(damaged.paths, damaged.labels, view)
+    batches = FolderLoader(dataset, order, on_unreadable="skip")
+    images, labels = next(iter(batches))
+    whole, own = next(iter(loader(files, view, order)))
+    assert labels.tolist() == [own[0], -1, -1, own[3]]
+    assert torch.equal(images[[0, 3]], whole[[0, 3]])
+    assert not images[1:3].any()
+
+
+def test_training_ends_when_too_many_in_a_row_cannot_be_read(damaged):
+    for path in damaged.paths:
+        path.unlink()
+    order = DistributedBatchSampler(21, 4, train=True)
+    dataset = FileDataset(damaged.paths, damaged.labels, TRAIN)
+    with pytest.raises(ValueError, match=r"^10 images in a row cannot be read; the first: cannot"):
+        list(FolderLoader(dataset, order, on_unreadable="skip"))
