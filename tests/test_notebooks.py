@@ -1,14 +1,18 @@
 """The notebooks run from end to end, here on little data, and are kept without their outputs."""
 
 import ast
+import os
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+from forked import run_forked
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from lightning.pytorch import Trainer
-from nbclient import NotebookClient
 from tiny_clothes import write_idx
 
 from eca_lightning import ImageClassifier
@@ -43,12 +47,13 @@ def work(tmp_path_factory):
     """Small data sets and a checkpoint."""
     folder = tmp_path_factory.mktemp("notebooks")
     (folder / "source").mkdir()
-    labels = np.arange(100, dtype=np.uint8) % 10
-    write_idx(folder / "source", labels, labels[:50])
+    labels = np.arange(40, dtype=np.uint8) % 10
+    write_idx(folder / "source", labels, labels[:20])
     write_fashion_mnist(folder / "mnist", folder / "source", num_workers=1)
-    write_fashion_coco(folder / "coco", folder / "source", 16, 8, image_size=160)
+    write_fashion_coco(folder / "coco", folder / "source", 8, 8, image_size=160)
     trainer = Trainer(accelerator="cpu", logger=False)
-    trainer.strategy.connect(ImageClassifier(BackboneConfig("resnet20", "eca", num_classes=10)))
+    backbone = BackboneConfig("shallow.basic_blocks", "eca", num_classes=10, stem="small")
+    trainer.strategy.connect(ImageClassifier(backbone))
     trainer.save_checkpoint(folder / "best.ckpt")
     return folder
 
@@ -61,7 +66,13 @@ def reduced(name, work):
         "02_train_and_watch": {
             "data": str(work / "mnist"),
             "runs": runs,
-            "options": [often, "--data.batch_size=20"],
+            "options": [
+                often,
+                "--data.batch_size=20",
+                "--model.backbone.name=shallow.basic_blocks",
+                "--model.backbone.stem=small",
+                "--trainer.val_check_interval=1.0",
+            ],
         },
         "03_complexity_and_speed": {
             "backbones": ["resnet50"],
@@ -78,37 +89,54 @@ def reduced(name, work):
         "05_detection": {
             "data": str(work / "coco"),
             "runs": runs,
-            "batches": 2,
-            "options": [often, "--data.num_workers=0"],
+            "batches": 1,
+            "options": [
+                often,
+                "--data.num_workers=0",
+                "--model.detector.backbone.name=shallow.basic_blocks",
+                "--model.detector.fpn_channels=16",
+                "--model.detector.min_size=[64]",
+            ],
         },
     }[name]
 
 
-@pytest.fixture(scope="module")
-def client():
-    """One kernel for all notebooks, as imports take most of the time."""
-    here = {"metadata": {"path": str(FOLDER)}}
-    empty = nbformat.v4.new_notebook()
-    client = NotebookClient(empty, timeout=280, kernel_name="python3", resources=here)
-    with client.setup_kernel():
-        yield client
+class Shell(InteractiveShell):
+    """What a kernel executes cells with."""
+
+    def enable_gui(self, gui=None):
+        """Draw into the output."""
+
+
+def execute(cells):
+    """Run cells as a kernel does, and print how many figures they draw."""
+    import shallow  # noqa: F401  # the backbone of the checkpoint
+
+    shell = Shell.instance()
+    figures = 0
+    os.chdir(FOLDER)
+    for cell in cells:
+        with capture_output() as captured:
+            result = shell.run_cell(cell)
+        print(captured.stdout, captured.stderr, file=sys.stderr)
+        result.raise_error()
+        data = [output.data for output in captured.outputs]
+        data.append(shell.display_formatter.format(result.result)[0])
+        figures += sum("image/png" in output for output in data)
+    print(figures)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_runs_and_draws(name, work, client):
+def test_runs_and_draws(name, work, tmp_path):
     notebook = nbformat.from_dict(NOTEBOOKS[name])
     values = reduced(name, work)
     for cell in parameters(notebook):
         given = [target.id for node in ast.parse(cell.source).body for target in targets(node)]
         assert given == list(values)
         cell.source = "\n".join(f"{key} = {value!r}" for key, value in values.items())
-    # Each starts without the names of the one before.
-    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
-    client.nb = notebook
-    client.execute(cleanup_kc=False)
-    outputs = [output for cell in code(notebook) for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == FIGURES[name]
+    printed = run_forked(tmp_path, execute, [cell.source for cell in code(notebook)])
+    assert int(printed) == FIGURES[name]
 
 
 def targets(assignment):
