@@ -23,6 +23,7 @@ from eca_lightning.training.callbacks.loss_guard import LossGuard
 from eca_lightning.training.callbacks.run_description import NetworkSummary
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from eca_lightning.training.checkpoint_options import complete_model
+from eca_lightning.training.gpu_defaults import set_benchmark
 from eca_lightning.training.resuming import SameStart, place_run, require_writable
 from eca_lightning.training.run_loggers import start_loggers
 from eca_lightning.training.run_name import run_name
@@ -181,6 +182,7 @@ class EcaLightningCLI(LightningCLI):
         off += tuple(kind for option, kind in _SWITCHES.items() if config.get(option) is False)
         config["callbacks"] = [c for c in _as_list(config["callbacks"]) if not isinstance(c, off)]
         kept = [c for c in callbacks if not isinstance(c, off)]
+        set_benchmark(config, self.model)
         trainer = super()._instantiate_trainer(config, kept)
         if getattr(trainer.strategy.launcher, "_start_method", "") in ("spawn", "forkserver"):
             raise ValueError(
@@ -258,8 +260,7 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
 
     Args:
         arguments: ``["fit", "--config", ...]``; without the command if it is not to be run.
-        run: Whether to run the command. If not, ``model``, ``datamodule`` and ``trainer`` of the
-            result are ready to be used.
+        run: Run the command, or only build ``model``, ``datamodule`` and ``trainer`` of the result.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":  # of a launcher, or of rank zero
         end_with_parent(os.getppid())
@@ -291,9 +292,7 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
 
 
 def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list) else [value]
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
 def _concerns_users(record: logging.LogRecord) -> bool:

@@ -1,13 +1,13 @@
 """Image classification."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
@@ -17,11 +17,15 @@ from eca_lightning.backbones.blocks import describe_tails
 from eca_lightning.classification.losses import LossName, classification_loss
 from eca_lightning.classification.metrics import ExactMean, TopKAccuracy
 from eca_lightning.classification.mixing import Mixing
-from eca_lightning.training.task import VisionTask, require_uint8
-from eca_lightning.utils.checks import require
+from eca_lightning.training.gpu_defaults import missing_for_compilation
+from eca_lightning.training.task import VisionTask
+from eca_lightning.utils.checks import require, require_uint8
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) uint8 and labels (N,) int64; the label -1 marks rows that fill up a batch."""
+
+Compile = bool | Literal["reduce-overhead", "max-autotune"] | None
+"""Whether to compile, or the mode of ``torch.compile``."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,7 +51,8 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         flip_tta: Evaluate and predict by the mean logits of each image and its mirror image.
         mean: Mean of each image channel, on the scale from 0 to 1.
         std: Standard deviation of each image channel, on the same scale.
-        compile: Run the backbone through ``torch.compile``. Checkpoints are the same either way.
+        compile: Run normalization and backbone through ``torch.compile``, in its default mode if
+            true. Default: in training on GPUs alone. Checkpoints are the same either way.
         training: Further options of `VisionTask`.
     """
 
@@ -56,6 +61,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
     not_weights = ("fused", "stochastic_depth")
     missing_network = "no classifier"
     main_metric = "top1"
+    equal_sizes = True
     charts: ClassVar = {
         "Run": {
             "loss": ["train/loss", "val/loss"],
@@ -71,6 +77,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
     }
     mean: Tensor
     std: Tensor
+    _logits: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -86,7 +93,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         flip_tta: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        compile: bool = False,
+        compile: Compile = None,
         **training: Any,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, **training)
@@ -111,10 +118,9 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         self.loss, self.label_smoothing = loss, label_smoothing
         self.bce_target_threshold = bce_target_threshold
         self.backbone = backbone.build().to(memory_format=torch.channels_last)
+        self._logits = type(self)._classify
         if compile:
-            # In place: a wrapper would leave its prefix in every key. Once for each size of images,
-            # of which a run has a few: kernels for any size would be slower, all the time.
-            self.backbone.compile(dynamic=False)
+            self._compile(compile)
         for name, values in (("mean", mean), ("std", std)):
             on_byte_scale = 255 * torch.tensor(values).view(1, -1, 1, 1)
             self.register_buffer(name, on_byte_scale, persistent=False)
@@ -142,10 +148,25 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
             self.backbone.to(memory_format=torch.contiguous_format)  # or maps become channels_last
         if stage == "fit":
             rank_zero_info(describe_tails(self.backbone))
+            device = self.trainer.strategy.root_device.type
+            if device == "cuda" and self.hparams["compile"] is None:
+                if missing := missing_for_compilation():
+                    rank_zero_warn(f"Training is not compiled, which would be faster: {missing}")
+                else:
+                    self._compile(True)
+
+    def _compile(self, mode: Literal[True, "reduce-overhead", "max-autotune"]) -> None:
+        # Not the module, whose keys would change and whose forward Lightning replaces under DDP.
+        # Once for each size of images, of which a run has a few: kernels for any size would be
+        # slower, all the time.
+        name = None if mode is True else mode
+        run = torch.compile(type(self)._classify, dynamic=False, mode=name)
+        # In these modes the next call writes its output to the same memory.
+        self._logits = run if mode is True else lambda *inputs: run(*inputs).clone()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (N, C, H, W) to logits (N, num_classes)."""
-        return self._network(self.normalize(images))
+        return self._logits(self, images, False)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Map uint8 images (N, C, H, W) to what the backbone takes.
@@ -167,7 +188,9 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
             )
         return (images - self.mean) / self.std
 
-    def _network(self, inputs: Tensor) -> Tensor:
+    def _classify(self, inputs: Tensor, normalized: bool) -> Tensor:
+        if not normalized:
+            inputs = self.normalize(inputs)
         # On CPUs, torch's batch norm of channels_last maps loses three digits in training.
         exact = self.training and inputs.device.type == "cpu"
         memory_format = torch.contiguous_format if exact else torch.channels_last
@@ -176,10 +199,11 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the mean loss of a batch."""
         images, labels = batch
-        inputs, targets = self.normalize(images), labels
-        if self.mixing is not None:
-            inputs, targets = self.mixing(inputs, labels, self.num_classes)
-        logits = self._network(inputs)
+        if self.mixing is None:
+            targets, logits = labels, self(images)
+        else:
+            mixed, targets = self.mixing(self.normalize(images), labels, self.num_classes)
+            logits = self._logits(self, mixed, True)
         loss = classification_loss(
             logits, targets, self.loss, self.label_smoothing, self.bce_target_threshold
         )

@@ -13,7 +13,8 @@ from eca_lightning.detection.backbone_weights import load_backbone
 from eca_lightning.detection.float32_boxes import keep_boxes_in_float32
 from eca_lightning.detection.metrics import METRICS, DetectionScores
 from eca_lightning.detection.networks import DetectorConfig
-from eca_lightning.training.task import VisionTask, require_uint8
+from eca_lightning.training.task import VisionTask
+from eca_lightning.utils.checks import require_uint8
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 """Images (3, H, W) uint8, of different sizes, and the targets of each."""

@@ -14,13 +14,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
 from typing_extensions import Self
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.training.architecture import differences
 from eca_lightning.training.checkpoint_io import read_checkpoint
 from eca_lightning.training.foreign_files import forget_foreign_files
+from eca_lightning.training.gpu_defaults import fused_where_possible
 from eca_lightning.training.hub import HubMixin
 from eca_lightning.training.monitors import require_logged
 from eca_lightning.training.optim import horizon_in_steps, images_per_step, parameter_groups
@@ -54,6 +54,8 @@ class VisionTask(HubMixin, LightningModule, ABC):
         unsaved_options: Options that checkpoints leave out.
         data_attributes: What a data module knows of the classes and checkpoints keep.
         main_metric: Metric of the validation by which the best epoch is chosen.
+        equal_sizes: Whether all images of an epoch have one size, for which cuDNN's choice of
+            algorithms by time pays: it is the default of ``trainer.benchmark``.
         charts: Pages of TensorBoard's Custom Scalars, their charts, and regular expressions for the
             beginning of the names of each chart's metrics.
         backbone_config: The backbone.
@@ -72,6 +74,7 @@ class VisionTask(HubMixin, LightningModule, ABC):
     unsaved_options: ClassVar[tuple[str, ...]] = ()
     data_attributes: ClassVar[tuple[str, ...]] = ("class_names",)
     main_metric: ClassVar[str]
+    equal_sizes: ClassVar[bool] = False
     charts: ClassVar[dict[str, dict[str, list[str]]]]
     backbone_config: BackboneConfig
     rename_classes: bool = False
@@ -238,7 +241,8 @@ class VisionTask(HubMixin, LightningModule, ABC):
         Raises:
             ValueError: If the batch size or the length of the run is needed, but unknown.
         """
-        optimizer = self.optimizer_builder(parameter_groups(self, self.no_decay_norm_bias))
+        groups = parameter_groups(self, self.no_decay_norm_bias)
+        optimizer = fused_where_possible(self.optimizer_builder(groups), self.trainer)
         if self.lr_base_batch_size is not None:
             batch, base = images_per_step(self.trainer), self.lr_base_batch_size
             for group in optimizer.param_groups:  # Goyal et al., arXiv 1706.02677
@@ -291,9 +295,3 @@ class VisionTask(HubMixin, LightningModule, ABC):
         self.loaded_scores = checkpoint.get("scores", {})
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._restored = checkpoint
-
-
-def require_uint8(images: Tensor) -> None:
-    """Raise a TypeError unless images are bytes, which the tasks normalize themselves."""
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images are {images.dtype}, but must be uint8: the model normalizes them")

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHOWN = 10
 """Faults that a message lists."""
@@ -11,6 +15,12 @@ def require(condition: bool, option: str, allowed: str, value: object) -> None:
     """Raise ``ValueError("{option} must be {allowed}, got {value}")`` unless a condition holds."""
     if not condition:
         raise ValueError(f"{option} must be {allowed}, got {value}")
+
+
+def require_uint8(images: "Tensor") -> None:
+    """Raise a TypeError unless images are bytes, which the tasks normalize themselves."""
+    if str(images.dtype) != "torch.uint8":
+        raise TypeError(f"images are {images.dtype}, but must be uint8: the model normalizes them")
 
 
 class DataError(ValueError):

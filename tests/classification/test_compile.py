@@ -16,15 +16,10 @@ from eca_lightning.backbones.blocks import AttentionSlot
 def counter(monkeypatch):
     """Counts compilations, and spares the tests Inductor's."""
     counter = CompileCounter()
-    monkeypatch.setattr(nn.Module, "compile", partial_method(backend=counter))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     torch.compiler.reset()
     yield counter
     torch.compiler.reset()
-
-
-def partial_method(**options):
-    original = nn.Module.compile
-    return lambda self, **others: original(self, **others, **options)
 
 
 @pytest.mark.slow
