@@ -13,6 +13,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from eca_lightning.benchmarks.common import require_positive
+from eca_lightning.benchmarks.device import (
+    count_kernels,
+    measured_tflops,
+    resolve_device,
+    synchronize,
+)
 from eca_lightning.benchmarks.model_candidates import build
 from eca_lightning.benchmarks.model_report import report, time_ratio
 from eca_lightning.utils.checks import require
@@ -31,24 +37,25 @@ def benchmark_model(
     models: list[str] | None = None,
     passes: tuple[Pass, ...] = get_args(Pass),
     modes: tuple[Mode, ...] = get_args(Mode),
-    batch_size: int = 8,
+    batch_size: int | None = None,
     image_size: int = 224,
     precision: Precision = "32",
     device: str | None = None,
-    steps: int = 1,
+    steps: int | None = None,
     repeats: int = 15,
     peak_tflops: float | None = None,
     output: Path = Path("runs/benchmark_model"),
 ) -> None:
     """Compare the speed and memory of models.
 
-    A training step is forward, cross-entropy, backward and SGD with momentum; inference is forward
-    alone. Both work on random images on the device, in channels_last memory but for
-    training on CPUs, as in runs.
+    A training step is forward, cross-entropy, backward and SGD with momentum, in float16 with a
+    scaled loss; inference is forward alone. Both work on random images on the device, in
+    channels_last memory but for training on CPUs, as in runs.
 
     The models alternate, in a rotating order, so that a change of the machine's speed affects all
     of them. Each time is divided by that of the first model in the same round; the intervals are
-    95% bootstrap intervals of the median. The output folder gets models.csv and models.png.
+    95% bootstrap intervals of the median. On a GPU the kernels of a step are counted too, and the
+    calls that launch them. The output folder gets models.csv and models.png.
 
     Args:
         models: Models to compare, the first being the reference: names such as resnet50 and
@@ -58,15 +65,16 @@ def benchmark_model(
             ECA as the authors and timm implement it, with SE and with CBAM.
         passes: Passes to time.
         modes: Eager, and with torch.compile.
-        batch_size: Images of a step.
+        batch_size: Images of a step. Default: 256 on a GPU, 8 on a CPU.
         image_size: Height and width of the images in pixels.
         precision: 32 is float32, with TF32 where torch's defaults use it, in convolutions on
             GPUs; bf16 and 16 are autocast.
-        device: cpu or cuda. Default: cuda where there is a GPU.
-        steps: Steps of a repeat.
+        device: cpu, cuda, or a GPU by its number, such as cuda:1. Default: the GPU where there is
+            one.
+        steps: Steps of a repeat. Default: 10 on a GPU, 1 on a CPU.
         repeats: Repeats of each model that count.
-        peak_tflops: Peak performance of the device in 10^12 operations a second, to report the
-            fraction of it that is used.
+        peak_tflops: Performance of the device in 10^12 operations a second, of which the report
+            gives the fraction that is used. Default: that of a large matrix product, measured.
         output: Folder for the results.
     """
     if models is None:
@@ -75,14 +83,21 @@ def benchmark_model(
         models = ["torchvision:resnet50", *others]
     for option, values in (("models", models), ("passes", passes), ("modes", modes)):
         require(bool(values), option, "at least one", values)
+    place = resolve_device(device)
+    on_gpu = place.type == "cuda"
+    batch_size = (256 if on_gpu else 8) if batch_size is None else batch_size
+    steps = (10 if on_gpu else 1) if steps is None else steps
     require_positive(batch_size=batch_size, image_size=image_size, steps=steps, repeats=repeats)
+    if peak_tflops is not None:
+        require_positive(peak_tflops=peak_tflops)
     for name in models:
         with torch.device("meta"):
             build(name)  # raises for an unknown name before anything is timed
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     work = Work(batch_size, image_size, precision, place, steps)
-    if place.type == "cuda":
+    if on_gpu:
         torch.backends.cudnn.benchmark = True
+        torch.cuda.set_device(place)  # kernels that are compiled run on the current one
+    peak_tflops = peak_tflops or measured_tflops(place, work.dtype or torch.float32)
     rows: list[Row] = []
     with progress_bar() as progress:
         total = len(models) * len(passes) * len(modes) * (repeats + WARM_UP)
@@ -102,7 +117,7 @@ def benchmark_model(
                 # Written early: compiling the next mode may take long, or fail.
                 write_table(output / "models.csv", dict.fromkeys(rows[0], str), rows)
     threads = f"{torch.get_num_threads()} CPU threads"
-    hardware = torch.cuda.get_device_name(place) if place.type == "cuda" else threads
+    hardware = torch.cuda.get_device_name(place) if on_gpu else threads
     title = f"{batch_size} images of {image_size}, precision {precision}, {hardware}"
     report(rows, title, output)
 
@@ -117,10 +132,14 @@ class Work:
     device: torch.device
     steps: int
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype of autocast; None without."""
+        return {"bf16": torch.bfloat16, "16": torch.float16}.get(self.precision)
+
     def autocast(self) -> torch.autocast:
         """Return the context of the forward pass."""
-        dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(self.precision)
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
 
 @dataclass
@@ -136,19 +155,23 @@ class TimedModel:
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
-        on_cpu = torch.device(self.work.device).type == "cpu"
+        device = self.work.device
+        on_cpu = device.type == "cpu"
         # As in runs: training on CPUs is contiguous.
         contiguous = on_cpu and self.pass_ == "train"
         memory_format = torch.contiguous_format if contiguous else torch.channels_last
-        network = build(self.name).to(memory_format=memory_format).to(self.work.device)
+        network = build(self.name).to(memory_format=memory_format).to(device)
         self.network: nn.Module = network.train(self.pass_ == "train")
         if self.mode == "compiled":
-            self.network.compile()
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+            self.network.compile(dynamic=False)
+        fused = None if on_cpu else True
+        self.optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, fused=fused)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.work.precision == "16")
         shape = (self.work.batch_size, 3, self.work.image_size, self.work.image_size)
-        images = torch.randn(shape).to(self.work.device)
+        images = torch.randn(shape).to(device)
         self.inputs = images.contiguous(memory_format=memory_format)
-        self.labels = torch.arange(self.work.batch_size, device=self.work.device)
+        self.forward_operations, classes = self._describe()
+        self.labels = torch.arange(self.work.batch_size, device=device) % classes
 
     @property
     def rates(self) -> list[float]:
@@ -157,24 +180,30 @@ class TimedModel:
 
     def time(self) -> None:
         """Do the work once and append the time that it took."""
-        on_gpu = self.work.device.type == "cuda"
+        device = self.work.device
+        on_gpu = device.type == "cuda"
+        synchronize(device)
         if on_gpu:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            held = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats(device)
+            held = torch.cuda.memory_allocated(device)
         begin = time.perf_counter()
         for _ in range(self.work.steps):
-            if self.pass_ == "train":
-                self._loss().backward()
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            else:
-                with torch.inference_mode(), self.work.autocast():
-                    self.network(self.inputs)
-        if on_gpu:
-            torch.cuda.synchronize()
-            self.peak_bytes = torch.cuda.max_memory_allocated() - held
+            self.step()
+        synchronize(device)
         self.seconds.append(time.perf_counter() - begin)
+        if on_gpu:
+            self.peak_bytes = torch.cuda.max_memory_allocated(device) - held
+
+    def step(self) -> None:
+        """Train or infer on the images once."""
+        if self.pass_ == "inference":
+            with torch.inference_mode(), self.work.autocast():
+                self.network(self.inputs)
+            return
+        self.scaler.scale(self._loss()).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
 
     def _loss(self) -> Tensor:
         with self.work.autocast():
@@ -199,15 +228,19 @@ class TimedModel:
 
     def operations(self) -> int:
         """Count operations per image: two for each multiply-add; backward is twice forward."""
+        return self.forward_operations * (3 if self.pass_ == "train" else 1)
+
+    def _describe(self) -> tuple[int, int]:
+        """Return the operations of inference on an image, and the number of classes."""
         with torch.device("meta"):
             network = build(self.name).eval()
             image = torch.empty(1, 3, self.work.image_size, self.work.image_size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(image)
-        return counter.get_total_flops() * (3 if self.pass_ == "train" else 1)
+            logits = network(image)
+        return counter.get_total_flops(), logits.shape[1]
 
 
-def compare_models(models: list[TimedModel], peak_tflops: float | None) -> list[Row]:
+def compare_models(models: list[TimedModel], peak_tflops: float) -> list[Row]:
     """Make the rows of models.csv from models timed in the same rounds, relative to the first."""
     rows = []
     reference_bytes = None
@@ -216,7 +249,6 @@ def compare_models(models: list[TimedModel], peak_tflops: float | None) -> list[
         rate = float(np.median(model.rates))
         saved = model.saved_bytes() if model.pass_ == "train" else None
         reference_bytes = reference_bytes or saved
-        used = rate * model.operations() / (peak_tflops * 1e12) if peak_tflops else None
         row = {
             "model": model.name,
             "pass": model.pass_,
@@ -230,7 +262,9 @@ def compare_models(models: list[TimedModel], peak_tflops: float | None) -> list[
             "saved_mb": round(saved / 1e6, 1) if saved else None,
             "saved_ratio": round(saved / reference_bytes, 4) if saved and reference_bytes else None,
             "peak_mb": round(model.peak_bytes / 1e6, 1) if model.peak_bytes else None,
-            "utilization": None if used is None else round(used, 3),
+            "utilization": round(rate * model.operations() / (peak_tflops * 1e12), 3),
+            "peak_tflops": round(peak_tflops, 3),
+            **count_kernels(model.step, model.work.device),
         }
         rows.append(row)
     return rows

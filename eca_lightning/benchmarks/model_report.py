@@ -19,6 +19,8 @@ _COLUMNS = {
     "ratio": "{saved_ratio:.3f}",
     "peak MB": "{peak_mb:.1f}",
     "of peak": "{utilization:.3f}",
+    "kernels": "{kernels:,}",
+    "launches": "{launches:,}",
 }
 
 
@@ -38,7 +40,8 @@ def report(rows: Sequence[Row], title: str, output: Path) -> None:
     """Write models.csv and models.png and print a table; the first model is the reference."""
     caption = (
         f"Medians of {rows[0]['repeats']} repeats. Time: as a multiple of that of "
-        f"{rows[0]['model']}, with its 95% interval; saved: activations kept for the backward pass"
+        f"{rows[0]['model']}, with its 95% interval; saved: activations kept for the backward pass;"
+        f" peak: {rows[0]['peak_tflops']:.4g} x 10^12 operations a second"
     )
     table = Table.from_rows(rows, _COLUMNS, "{pass}, {mode}", title=title, caption=caption)
     write_report(output / "models.csv", rows, table, _draw(rows, title))
