@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
@@ -125,7 +124,6 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
             on_byte_scale = 255 * torch.tensor(values).view(1, -1, 1, 1)
             self.register_buffer(name, on_byte_scale, persistent=False)
 
-        self._not_finite: Tensor | None = None
         self.train_top1 = TopKAccuracy()
         top1, top5 = TopKAccuracy(), TopKAccuracy(k=5)
         scores = MetricCollection({"loss": ExactMean(), "top1": top1, "top5": top5})
@@ -224,36 +222,8 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
     def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the probabilities (N, num_classes) of a batch, float32."""
         logits = self._scored_logits(batch[0])
-        self._count_not_finite(~logits.isfinite().all(dim=1))
+        self.count_not_finite(~logits.isfinite().all(dim=1))
         return logits.softmax(dim=1)
-
-    def on_predict_epoch_end(self) -> None:
-        """Refuse to end well if a prediction is NaN or infinite."""
-        self._require_finite()
-
-    def on_validation_epoch_end(self) -> None:
-        """Refuse to end well if a prediction is NaN or infinite; in training `LossGuard` does."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self._not_finite = None
-        else:
-            self._require_finite()
-
-    def on_test_epoch_end(self) -> None:
-        """Refuse to end well if a prediction is NaN or infinite."""
-        self._require_finite()
-
-    def _count_not_finite(self, bad: Tensor) -> None:
-        count = bad.sum()  # stays on the device: no wait for each batch
-        self._not_finite = count if self._not_finite is None else self._not_finite + count
-
-    def _require_finite(self) -> None:
-        count, self._not_finite = self._not_finite, None
-        found = int(count) if count is not None else 0
-        if self.trainer.strategy.reduce_boolean_decision(found > 0, all=False):
-            raise FloatingPointError(
-                f"{found} predictions are NaN or infinite: the weights are of a run that diverged, "
-                "or the precision is too low"
-            )
 
     def _scored_logits(self, images: Tensor) -> Tensor:
         logits = self(images).float()
@@ -270,6 +240,6 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         scores["loss"].update(losses, counted)
         scores["top1"].update(logits, labels)
         scores["top5"].update(logits, labels)
-        self._count_not_finite(~logits.isfinite().all(dim=1) & counted)
+        self.count_not_finite(~logits.isfinite().all(dim=1) & counted)
         self.log_dict(dict(scores.items()), prog_bar=True)
         return logits

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from eca_lightning.detection.backbone_weights import load_backbone
-from eca_lightning.detection.float32_boxes import keep_boxes_in_float32
+from eca_lightning.detection.heads import finite_heads, keep_boxes_in_float32
 from eca_lightning.detection.metrics import METRICS, DetectionScores
 from eca_lightning.detection.networks import DetectorConfig
 from eca_lightning.training.task import VisionTask
@@ -108,7 +108,11 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
         Each image goes through the network alone, as usual for COCO's metrics: a batch is padded to
         one size, and detections near the padding would depend on the other images.
         """
-        found = [self.detector([image])[0] for image in _as_floats(images)]
+        found = []
+        for image in _as_floats(images):
+            with finite_heads(self.detector) as finite:
+                found += self.detector([image])
+            self.count_not_finite(~torch.stack(finite).all())
         for detections in found:
             detections["labels"] = detections["labels"] - self.first_label
             if "masks" in detections:
@@ -133,6 +137,7 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
     def on_validation_epoch_end(self) -> None:
         """Log the scores."""
         self._log_scores("val")
+        super().on_validation_epoch_end()
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Score a batch."""
@@ -141,6 +146,7 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
     def on_test_epoch_end(self) -> None:
         """Log the scores."""
         self._log_scores("test")
+        super().on_test_epoch_end()
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Detections]:
         """Return the detections on each image of a batch."""

@@ -14,6 +14,7 @@ from eca_lightning.backbones.fold_bn import fold_batch_norms
 from eca_lightning.classification.import_command import load_classifier
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.detection.export import DeployedDetector, detection_difference, trace_detector
+from eca_lightning.detection.heads import finite_heads
 from eca_lightning.detection.task import ObjectDetector
 from eca_lightning.export.formats import check_format, runner, write_graph, write_weights
 from eca_lightning.export.graphs import Deployed, output_difference, trace
@@ -106,11 +107,15 @@ def export(
     with exclusive_write(output) as part:
         config = {model.network_option: model.hparams[model.network_option]}
         config |= {"mean": mean, "std": std, "class_names": model.class_names}
-        _write(eager.eval(), part, config, fold, batches[0])
+        with torch.inference_mode(), finite_heads(eager.eval()) as finite:
+            expected = [eager(images) for images in batches]
+        if not all(finite):
+            raise ValueError(f"{checkpoint}: the outputs of its network are NaN or infinite")
+        _write(eager, part, config, fold, batches[0])
         run = runner(part)
-        for images in batches:
-            with torch.inference_mode():
-                _check(eager(images), run(images), images, output)
+        with torch.inference_mode():
+            for images, outputs in zip(batches, expected, strict=True):
+                _check(outputs, run(images), images, output)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 

@@ -57,11 +57,12 @@ def trace(network: Deployed) -> ExportedProgram:
 def output_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> float:
     """Return the largest difference of an output, relative to its largest value above 1.
 
-    It is infinity if names or shapes differ.
+    It is infinity if names or shapes differ, and NaN if an output holds NaN.
     """
     if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in found.items()}:
         return torch.inf
-    return max(
-        float((found[name] - value).abs().max() / value.abs().max().clamp(min=1))
+    largest = [
+        (found[name] - value).abs().max() / value.abs().max().clamp(min=1)
         for name, value in expected.items()
-    )
+    ]
+    return float(torch.stack(largest).max())  # Python's max would lose NaN

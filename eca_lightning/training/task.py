@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
@@ -19,6 +18,7 @@ from typing_extensions import Self
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.training.architecture import differences
 from eca_lightning.training.checkpoint_io import read_checkpoint
+from eca_lightning.training.finite_predictions import FinitePredictions
 from eca_lightning.training.foreign_files import forget_foreign_files
 from eca_lightning.training.gpu_defaults import fused_where_possible
 from eca_lightning.training.hub import HubMixin
@@ -28,7 +28,7 @@ from eca_lightning.training.resumed_optimizer import built_options, keep_given_o
 from eca_lightning.weights.tensors import require_usable
 
 
-class VisionTask(HubMixin, LightningModule, ABC):
+class VisionTask(HubMixin, FinitePredictions, ABC):
     """Base of the tasks: optimization, class names, checkpoints and the Hugging Face Hub.
 
     A task has one network, described as plain data by the option ``network_option``, which

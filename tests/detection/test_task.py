@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer, seed_everything
 from tiny_scenes import (
     CATEGORY_IDS,
     CLASSES,
+    MANY_RCNN,
     MANY_RETINANET,
     TinyScenes,
     collate,
@@ -45,6 +46,43 @@ def trainer(folder, **options):
 @pytest.fixture
 def data():
     return TinyScenes()
+
+
+HEADS = {
+    "faster_rcnn": [
+        "rpn.head.cls_logits",
+        "rpn.head.bbox_pred",
+        "roi_heads.box_predictor.cls_score",
+    ],
+    "mask_rcnn": ["roi_heads.box_predictor.bbox_pred", "roi_heads.mask_predictor.mask_fcn_logits"],
+    "retinanet": ["head.classification_head.cls_logits", "head.regression_head.bbox_reg"],
+}
+
+
+@pytest.mark.parametrize(("name", "head"), [(n, head) for n, hs in HEADS.items() for head in hs])
+def test_outputs_that_are_not_finite_end_no_command_well(name, head, data, tmp_path):
+    options = MANY_RETINANET if name == "retinanet" else MANY_RCNN
+    model = detector(config=tiny_detector(name, options=options))
+    data.val_scenes = data.val_scenes[:2]
+    with torch.no_grad():
+        model.detector.get_submodule(head).bias[:] = torch.nan
+    for command in ("validate", "test", "predict"):
+        with pytest.raises(FloatingPointError, match="2 predictions are NaN or infinite"):
+            getattr(trainer(tmp_path), command)(model, datamodule=data)
+
+
+def test_outputs_that_are_not_finite_are_counted_in_training(data, tmp_path):
+    model = detector("retinanet", lr_scheduler=None)
+
+    def lose(*_):
+        with torch.no_grad():
+            model.detector.head.regression_head.bbox_reg.bias[:] = torch.inf
+
+    model.on_validation_start = lose
+    run = trainer(tmp_path, limit_train_batches=1, limit_val_batches=2)
+    with pytest.warns(UserWarning, match="4 predictions are NaN or infinite in validation"):
+        run.fit(model, datamodule=data)
+    assert run.callback_metrics["val/box_AP"] <= 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,7 @@
 """Exported files compared with their networks, run as other programs would run them."""
 
 import json
+import math
 import re
 import sys
 
@@ -16,6 +17,7 @@ from eca_lightning.backbones import BackboneConfig
 from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD
 from eca_lightning.cli import main
 from eca_lightning.export import command, formats
+from eca_lightning.export.graphs import output_difference
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -290,3 +292,20 @@ def test_missing_library(tmp_path, capsys, monkeypatch, name, library):
     monkeypatch.setitem(sys.modules, library, None)
     error = fails(capsys, "model.ckpt", tmp_path / name)
     assert f"need {library}, which is missing: pip install 'eca-lightning[export]'" in error
+
+
+def test_no_nan_is_lost_among_outputs():
+    maps = {"0": torch.ones(2), "1": torch.tensor([1.0, torch.nan])}
+    assert math.isnan(output_difference(maps, maps))
+
+
+def test_a_detector_whose_outputs_overflow_is_not_exported(tmp_path):
+    path, _ = detector(tmp_path, "retinanet")
+    checkpoint = torch.load(path, weights_only=True)
+    key = "detector.head.classification_head.cls_logits.bias"
+    checkpoint["state_dict"][key].fill_(3e38)
+    checkpoint["state_dict"][key.replace("bias", "weight")].fill_(3e38)
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match="the outputs of its network are NaN or infinite"):
+        command.export(path, tmp_path / "detector.onnx")
+    assert not (tmp_path / "detector.onnx").exists()

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 from torchmetrics.classification import BinaryCalibrationError
 
+from eca_lightning.classification.metrics import ranks
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.training.callbacks.validation_report import ValidationReport
 
@@ -14,8 +15,8 @@ class CalibrationMonitor(ValidationReport):
     """Log ``val/calibration_error``: the mean gap between confidence and accuracy, from 0 to 1.
 
     The expected calibration error of the most probable class (Guo et al., ICML 2017, arXiv
-    1706.04599, Eq. 3), each image counted once, over all ranks. A probability that is NaN counts
-    as 0, as a run that diverges should stop with an error about its loss.
+    1706.04599, Eq. 3), each image counted once, over all ranks. A prediction that is NaN or
+    infinite is wrong, with a confidence of 0.
 
     Args:
         bins: Number of intervals of equal width into which confidences are sorted.
@@ -35,8 +36,8 @@ class CalibrationMonitor(ValidationReport):
 
     def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Any:
         """Keep the confidence of each image, whether it is right and whether it counts."""
-        confidence, predicted = outputs.softmax(dim=1).nan_to_num().max(dim=1)
-        scored = (confidence, predicted == batch[1], batch[1] >= 0)
+        confidence = outputs.softmax(dim=1).nan_to_num().amax(dim=1)
+        scored = (confidence, ranks(outputs, batch[1]) == 0, batch[1] >= 0)
         return [*(collected or []), scored]
 
     def gather(self, collected: Any, pl_module: Any) -> None:

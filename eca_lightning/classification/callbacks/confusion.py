@@ -15,7 +15,8 @@ class ConfusionReport(ValidationReport):
     """Write to TensorBoard which classes are confused in validation, over all ranks.
 
     The pairs that are confused most often as text, ``val/most_confused``; the confusion matrix as
-    image, ``val/confusion_matrix``, where it is small enough to be read.
+    image, ``val/confusion_matrix``, where it is small enough to be read. Predictions that are
+    NaN or infinite are counted apart.
 
     Args:
         pairs: How many pairs to list.
@@ -29,12 +30,16 @@ class ConfusionReport(ValidationReport):
         self.pairs, self.max_drawn = pairs, max_drawn
 
     def collect(self, collected: Any, pl_module: Any, outputs: Any, batch: Any) -> Tensor:
-        """Count a batch, whose logits the step returns: the true classes are the rows."""
+        """Count a batch, whose logits the step returns: the true classes are the rows.
+
+        Behind the matrix is the number of images whose logits are not all finite.
+        """
         labels, classes = batch[1], pl_module.num_classes
         if collected is None:
-            collected = labels.new_zeros(classes * classes)
+            collected = labels.new_zeros(classes * classes + 1)
         # Not torch.bincount, which waits for the GPU to know how many classes there are.
         places = classes * labels.clamp(min=0) + outputs.argmax(dim=1)
+        places = places.where(outputs.isfinite().all(dim=1), classes * classes)
         return collected.scatter_add_(0, places, (labels >= 0).long())
 
     def gather(self, collected: Any, pl_module: Any) -> Tensor | None:
@@ -42,15 +47,19 @@ class ConfusionReport(ValidationReport):
         if collected is None:
             return None
         counts: Any = pl_module.trainer.strategy.reduce(collected, reduce_op="sum")
-        return counts.cpu().view(pl_module.num_classes, -1)
+        return counts.cpu()
 
     def write(self, writer: Any, gathered: Tensor, pl_module: ImageClassifier) -> None:
         """Write the pairs and the matrix."""
-        names = pl_module.class_names or list(map(str, range(len(gathered))))
+        counts = gathered[:-1].view(pl_module.num_classes, -1)
+        names = pl_module.class_names or list(map(str, range(len(counts))))
         step = pl_module.global_step
-        writer.add_text("val/most_confused", most_confused(gathered, names, self.pairs), step)
-        if len(gathered) <= self.max_drawn:
-            writer.add_figure("val/confusion_matrix", draw(gathered, names), step)
+        text = most_confused(counts, names, self.pairs)
+        if left_out := int(gathered[-1]):
+            text += f"\n\nLeft out: {left_out} images whose predictions are NaN or infinite."
+        writer.add_text("val/most_confused", text, step)
+        if len(counts) <= self.max_drawn:
+            writer.add_figure("val/confusion_matrix", draw(counts, names), step)
 
 
 def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:

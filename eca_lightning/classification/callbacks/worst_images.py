@@ -18,7 +18,7 @@ class Scored(NamedTuple):
 
     losses: Tensor  # cross-entropy, float32; minus infinity for rows that only fill up a batch
     labels: Tensor  # true class, int64
-    predicted: Tensor  # most probable class, int64
+    predicted: Tensor  # most probable class, int64; -1 if a logit is NaN or infinite
     images: Tensor  # (N, C, H, W), uint8
 
 
@@ -52,7 +52,8 @@ class WorstImages(ValidationReport):
         images, labels = batch
         losses = F.cross_entropy(outputs, labels, reduction="none", ignore_index=-1)
         losses = losses.masked_fill(labels < 0, -torch.inf)
-        scored = Scored(losses, labels, outputs.argmax(dim=1), images)
+        predicted = outputs.argmax(dim=1).where(outputs.isfinite().all(dim=1), -1)
+        scored = Scored(losses, labels, predicted, images)
         return highest_losses([scored] if collected is None else [collected, scored], self.images)
 
     def gather(self, collected: Any, pl_module: ImageClassifier) -> Scored | None:
@@ -82,6 +83,7 @@ def draw(worst: Scored, names: list[str] | None) -> Figure:
     scores = (tensor.tolist() for tensor in worst[:3])
     for axes, loss, label, other, image in zip(grid, *scores, worst.images, strict=False):
         true, predicted = (names[k][:20] if names else str(k) for k in (label, other))
+        predicted = predicted if other >= 0 else "no class"
         axes.imshow(image.permute(1, 2, 0).numpy())
         axes.set_title(f"{true}\npredicted {predicted}\nloss {loss:.2f}", fontsize=8)
     return figure

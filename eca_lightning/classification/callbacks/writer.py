@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,7 +24,8 @@ class PredictionWriter(PredictionFile):
     """Write the table of ``eca-lightning predict``: one row per image, with its top classes.
 
     Columns: ``image`` (path, or index where the data has no paths), then ``class_1``,
-    ``probability_1`` and so on, the most probable first, and ``error``. An image that could not be
+    ``probability_1`` and so on, the most probable first, of equal ones the lower class, as accuracy
+    counts them, and ``error``. An image that could not be
     read has a row without classes, whose ``error`` gives the reason.
 
     Args:
@@ -64,9 +64,10 @@ class PredictionWriter(PredictionFile):
             )
         # Lightning knows the indices of torch's loaders.
         indices = np.asarray(batch_indices or loader.batch_indices(batch_idx))
-        top = torch.topk(prediction, min(self.top, prediction.shape[1]))
+        # torch.topk does not say which of equal ones it takes.
+        ordered = prediction.sort(dim=1, descending=True, stable=True)
+        labels, probabilities = (part[:, : self.top].cpu().numpy() for part in ordered[::-1])
         real = indices >= 0
-        labels, probabilities = top.indices.cpu().numpy(), top.values.cpu().numpy()
         self.parts.append((indices[real], labels[real], probabilities[real]))
 
     def write(self, parts: list[Best], unreadable: Mapping[int, str], pl_module: Any) -> str:

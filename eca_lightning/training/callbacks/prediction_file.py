@@ -66,8 +66,8 @@ class PredictionFile(BasePredictionWriter, ABC):
         if isinstance(pl_module, self.task):
             super().on_predict_batch_end(trainer, pl_module, *args)
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather the predictions of all ranks and write them."""
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather the predictions of all ranks and write them, if the task has not refused them."""
         if not isinstance(pl_module, self.task):
             return
         own: dict[int, str] = getattr(trainer.predict_dataloaders, "unreadable", {})

@@ -1,5 +1,8 @@
 """Which classes are taken for one another."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -49,6 +52,19 @@ def test_validation_counts_each_image_once(fit, classifier, tiny_data):
         assert sorted(rows(table)) == sorted(expected)
     assert len(events.texts("val/most_confused")) == 2
     assert len(events.events.Images("val/confusion_matrix")) == 2
+
+
+def test_predictions_that_are_not_finite_are_no_class(classifier, tiny_data):
+    model, report = classifier(), ConfusionReport()
+    for values in ([math.nan] * 3, [0.0, math.inf, 0.0], [0.0, 1.0, math.nan], [0.0, 1.0, 0.0]):
+        counts = report.collect(None, model, torch.tensor([values]), (None, torch.tensor([0])))
+        assert counts.nonzero().tolist() == [[1 if values == [0.0, 1.0, 0.0] else 9]]
+    written = {}
+    writer = SimpleNamespace(
+        add_text=lambda tag, text, step: written.update({tag: text}), add_figure=lambda *_: None
+    )
+    report.write(writer, counts.index_fill(0, torch.tensor([9]), 4), model)
+    assert written["val/most_confused"].endswith("4 images whose predictions are NaN or infinite.")
 
 
 def test_many_classes_are_listed_but_not_drawn(fit):

@@ -61,6 +61,15 @@ def test_each_image_is_drawn_with_its_classes():
     assert worst_images.draw(worst, None).axes[0].get_title().startswith("0\npredicted 1")
 
 
+def test_predictions_that_are_not_finite_come_first_and_have_no_class(classifier):
+    logits = torch.tensor([[0.0, 1.0, 9.0], [torch.nan] * 3])
+    batch = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 0])
+    worst = WorstImages().collect(None, classifier(), logits, batch)
+    assert worst.predicted.tolist() == [-1, 2]
+    title = worst_images.draw(worst, ["cat", "dog", "cow"]).axes[0].get_title()
+    assert title == "cat\npredicted no class\nloss nan"
+
+
 def test_number_of_images_must_be_positive():
     with pytest.raises(ValueError, match="images"):
         WorstImages(images=0)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 
 from eca_lightning import ImageClassifier, ImageFolderDataModule, PredictionWriter
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.classification.metrics import ranks
 
 
 def predict(data, writer, folder):
@@ -38,6 +40,28 @@ def test_writes_the_best_classes_of_each_image_once(tiny_data, tmp_path):
         assert [row["class_1"], row["class_2"]] == names
         assert float(row["probability_1"]) == pytest.approx(best.values[0].item(), abs=1e-6)
     assert [path.name for path in output.parent.iterdir()] == ["table.csv"]
+
+
+def test_equal_probabilities_are_in_the_order_by_which_accuracy_counts(tmp_path):
+    logits = torch.zeros(4, 1000)
+    logits[:, 700], logits[3, 5:7] = 1.0, 2.0
+    writer, loader = PredictionWriter(tmp_path / "table.csv", top=4), [[0, 1, 2, 3]]
+    trainer = SimpleNamespace(predict_dataloaders=loader)
+    writer.write_on_batch_end(trainer, None, logits.softmax(1), [0, 1, 2, 3], None, 0)
+    ((_, classes, _),) = writer.parts
+    assert classes.tolist() == 3 * [[700, 0, 1, 2]] + [[5, 6, 700, 0]]
+    for place, labels in enumerate(torch.from_numpy(classes).T):
+        assert ranks(logits, labels).tolist() == [place] * 4
+
+
+def test_a_table_is_not_written_where_a_prediction_is_not_finite(tiny_data, tmp_path):
+    model = ImageClassifier(BackboneConfig("resnet20", num_classes=3))
+    torch.nn.init.constant_(model.backbone.fc.bias, torch.inf)
+    writer = PredictionWriter(tmp_path / "table.csv")
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[writer], barebones=False)
+    with pytest.raises(FloatingPointError, match="40 predictions are NaN or infinite"):
+        trainer.predict(model, datamodule=tiny_data)
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_that_pad_a_rank_are_left_out(tiny_data, tmp_path):
