@@ -35,7 +35,7 @@ COMMANDS = {
         "write a classification data set of torchvision to .beton files",
         "data.datasets.torchvision.write_torchvision",
     ),
-    "data verify": ("decode every sample of .beton files", "data.ffcv.verify.verify"),
+    "data verify": ("decode all of a data set, and list what is wrong", "verify.verify"),
     "data info": ("describe .beton files", "data.ffcv.verify.info"),
     "models": ("compare parameters and FLOPs with the paper's", "paper.command.models"),
     "benchmark loader": ("time data loaders", "benchmarks.loader.benchmark_loader"),

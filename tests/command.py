@@ -33,6 +33,16 @@ def error_of(capsys, *arguments):
     return line.removeprefix(start)
 
 
+def error_lines(capsys, *arguments):
+    """Run a command that must fail; return the lines of its error."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return [line.strip() for line in error.partition("eca-lightning: error: ")[2].splitlines()]
+
+
 def noise_run(folder, per_class=4, **data):
     """Write images of noise in three classes; return the options of a small run on them."""
     rng = np.random.default_rng(0)

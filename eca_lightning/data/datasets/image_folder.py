@@ -1,6 +1,7 @@
 """The command ``data write image-folder``: folders of images to .beton files."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +17,8 @@ from eca_lightning.data.folder.files import (
     list_class_folders,
 )
 from eca_lightning.data.folder.image import Exif, read_rgb
-from eca_lightning.utils.checks import printable
-from eca_lightning.utils.reports import progress_bar
+from eca_lightning.utils.checks import DataError, printable
+from eca_lightning.utils.reports import in_threads
 
 SPLITS = ("train", "val")
 
@@ -70,7 +71,8 @@ def write_image_folder(
         compress_probability: Fraction stored as JPEG in mode proportion.
         num_workers: Processes; by default one for each core.
         exif: Turn images upright as the orientation in their EXIF data says (apply), or ignore it.
-        on_error: An image that cannot be read aborts, or is skipped and listed in the JSON file.
+        on_error: Images that cannot be read abort, once all of them are known, or are skipped and
+            listed in the JSON file.
         verify_source: Note and compare what the image files hold, rather than their sizes and
             times; this reads them all.
         overwrite: Write again what is already there.
@@ -102,43 +104,53 @@ def write_image_folder(
     # Imported here: it needs FFCV, which the command's help does not.
     from eca_lightning.data.ffcv.write import write_beton
 
-    for beton, files in listed.items():
-        info = write_beton(
-            FolderSamples(files, exif),
-            beton,
-            class_names=files.class_names,
-            source=printable(str(parts[beton].resolve())),
-            encoding=encoding,
-            num_workers=num_workers,
-            on_error=on_error,
-            names=[str(path) for path in files.paths],
-            fingerprint=fingerprint(files, parts[beton]),
-            hashed_fingerprint=fingerprint(files, parts[beton], True) if verify_source else "",
-            overwrite=overwrite,
-        )
+    def write(beton: Path, files: LabeledFiles) -> list[str]:
+        """Write a file, and return its faults, so that those of the other are found as well."""
+        folder = parts[beton]
+        try:
+            info = write_beton(
+                FolderSamples(files, exif),
+                beton,
+                class_names=files.class_names,
+                source=printable(str(folder.resolve())),
+                encoding=encoding,
+                num_workers=num_workers,
+                on_error=on_error,
+                names=[str(path) for path in files.paths],
+                fingerprint=fingerprint(files.paths, folder),
+                hashed_fingerprint=fingerprint(files.paths, folder, True) if verify_source else "",
+                overwrite=overwrite,
+            )
+        except DataError as error:
+            return error.faults
         report(info)
+        return []
+
+    if faults := [fault for beton, files in listed.items() for fault in write(beton, files)]:
+        raise DataError(faults, "replace them, or leave them out with --on_error skip")
 
 
-def fingerprint(files: LabeledFiles, root: Path, hashed: bool = False) -> str:
-    """Return a SHA-256, in hexadecimal, that other names, classes, sizes or times of files change.
+def fingerprint(paths: Sequence[Path], root: Path, hashed: bool = False) -> str:
+    """Return a SHA-256, in hexadecimal, that other names, sizes or times of files change.
 
     Args:
-        files: The files below ``root``, whose first folders are the classes.
+        paths: The files, below ``root``; of a folder of images, its folders are the classes.
         root: The folder.
         hashed: Take the content of each file in place of its size and time.
     """
+
+    def describe(path: Path) -> bytes:
+        try:
+            status = path.stat()
+            what = checksum(path) if hashed else f"{status.st_size} {status.st_mtime_ns}"
+        except OSError as error:  # writing says what is wrong with it
+            what = type(error).__name__
+        name = str(path.relative_to(root)).encode("utf-8", "surrogateescape")
+        return name + f"\0{what}\0".encode()
+
     digest = hashlib.sha256()
-    with progress_bar() as progress:
-        bar = progress.add_task("reading the source", total=len(files.paths), visible=hashed)
-        for path in files.paths:
-            try:
-                status = path.stat()
-                what = checksum(path) if hashed else f"{status.st_size} {status.st_mtime_ns}"
-            except OSError as error:  # writing says what is wrong with it
-                what = type(error).__name__
-            name = str(path.relative_to(root)).encode("utf-8", "surrogateescape")
-            digest.update(name + f"\0{what}\0".encode())
-            progress.advance(bar)
+    for entry in in_threads(describe, paths, 16, f"Reading {root}"):
+        digest.update(entry)
     return digest.hexdigest()
 
 

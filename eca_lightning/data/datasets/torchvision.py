@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import random_split
 from torchvision import datasets
 
-from eca_lightning.data.datasets.image_folder import report
+from eca_lightning.data.datasets.image_folder import fingerprint, report
 from eca_lightning.data.ffcv.sidecar import Encoding, WriteMode
 from eca_lightning.data.folder.image import Exif, to_rgb
 from eca_lightning.utils.checks import require_known
@@ -40,6 +40,28 @@ DATA_SETS: dict[str, dict[str, dict[str, Any]]] = {
     **dict.fromkeys(["Caltech101", "Caltech256", "EuroSAT", "SUN397"], _WHOLE),
 }
 """The arguments of each data set for each .beton; none for data sets without splits."""
+
+FILES = {
+    **{name: f"{name}/raw" for name in ("KMNIST", "MNIST", "QMNIST")},
+    **{name: name.lower() for name in ("Caltech101", "Caltech256", "Country211", "DTD", "EuroSAT")},
+    **{name: name.lower() for name in ("GTSRB", "PCAM")},
+    "CIFAR10": "cifar-10-batches-py",
+    "CIFAR100": "cifar-100-python",
+    "FGVCAircraft": "fgvc-aircraft-2013b",
+    "Flowers102": "flowers-102",
+    "Food101": "food-101",
+    "Imagenette": "imagenette2",
+    "OxfordIIITPet": "oxford-iiit-pet",
+    "RenderedSST2": "rendered-sst2",
+    "STL10": "stl10_binary",
+    "SUN397": "SUN397",
+    "SVHN": "*_32x32.mat",
+    "StanfordCars": "stanford_cars",
+    "USPS": "usps*.bz2",
+}
+"""Where torchvision keeps the files of each data set below its root: a folder, or a glob of files.
+
+For Fashion-MNIST, which is read here, see `read_fashion_mnist`."""
 
 UNNAMED_CLASSES = {"Flowers102": 102, "GTSRB": 43, "PCAM": 2, "SVHN": 10, "USPS": 10}
 """Number of classes of the data sets that do not name them (Flowers102 since torchvision 0.22)."""
@@ -115,7 +137,8 @@ def write_torchvision(
     """Write a classification data set of torchvision as train.beton, val.beton and test.beton.
 
     val.beton is the data set's validation split or, without one, its test split. Gray images become
-    RGB. Files that are already there with the same settings are kept.
+    RGB. Files that are already there with the same settings, of source files with the same names,
+    sizes and times, are kept.
 
     Args:
         name: Name of the data set, as in torchvision.datasets: CIFAR10, Food101, Flowers102, ...
@@ -156,6 +179,9 @@ def write_torchvision(
         root = source or output
         splits = {split: _open(name, root, download, arguments[split]) for split in arguments}
         class_names = _class_names(splits["train"], name)
+        fingerprints = dict.fromkeys(
+            ("train", "val", "test"), fingerprint(_files(name, root), root)
+        )
     if mode is None:
         mode = "raw" if max(splits["train"][0][0].size) <= SMALL_IMAGE else "jpg"
     encoding = Encoding(mode, quality, max_resolution, compress_probability, exif)
@@ -175,7 +201,7 @@ def write_torchvision(
             source=f"{title}, {split}",
             encoding=encoding,
             num_workers=num_workers,
-            fingerprint=fingerprints.get(split, ""),
+            fingerprint=fingerprints[split],
             overwrite=overwrite,
         )
         report(info)
@@ -235,6 +261,12 @@ def _open(name: str, root: Path, download: bool, options: dict[str, Any]) -> Any
     except Exception as error:  # each class has its own errors, for missing files as well
         hint = "" if download else "; give another --source, or --download true"
         raise ValueError(f"{name} cannot be read from {root} ({error}){hint}") from error
+
+
+def _files(name: str, root: Path) -> list[Path]:
+    """List the files of a data set, without hidden ones."""
+    found = [path for place in root.glob(FILES[name]) for path in (place, *place.rglob("*"))]
+    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
 
 def _class_names(dataset: Any, name: str) -> list[str]:

@@ -1,6 +1,5 @@
-"""The commands ``data info`` and ``data verify``."""
+"""The command ``data info``, and what ``data verify`` does with .beton files."""
 
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -8,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from eca_lightning.data.ffcv.format import JPEG, BetonInfo, check_beton
 from eca_lightning.data.ffcv.sidecar import checksum
+from eca_lightning.utils.reports import in_threads
 
 
 def find_betons(path: Path) -> list[Path]:
@@ -103,9 +102,7 @@ def _verify(beton: BetonInfo, num_workers: int) -> None:
         # FFCV's decoder silently scales an image of another size than recorded.
         return is_decodable(stream, *recorded) and jpeg_size(stream) == recorded
 
-    with ThreadPoolExecutor(num_workers) as threads:
-        results = threads.map(is_good, range(beton.samples))
-        good = list(track(results, f"Verifying {beton.path.name}", beton.samples))
+    good = in_threads(is_good, range(beton.samples), num_workers, f"Verifying {beton.path.name}")
     damaged = np.flatnonzero(~np.array(good))
     if damaged.size:
         listed = ", ".join(map(str, damaged[:10])) + (", ..." if damaged.size > 10 else "")

@@ -41,8 +41,8 @@ def write_beton(
             classes, encoding, number of samples and fingerprint is kept, which is said.
         encoding: How to store images; JPEG of quality 90 if None.
         num_workers: Processes; one per core if None.
-        on_error: What to do about a sample that cannot be read: ``abort``, or ``skip`` it and list
-            it in the sidecar.
+        on_error: What to do about samples that cannot be read: ``abort`` once all are known, or
+            ``skip`` them and list them in the sidecar.
         names: Name of each sample, for messages.
         fingerprint: What tells the files of the source from others of their names, as its files'
             names, sizes and times do.
@@ -52,8 +52,8 @@ def write_beton(
     Raises:
         FileExistsError: If a complete file with other content or settings exists, or one of which
             it is not known whether its source has changed.
-        ValueError: If there are no samples, a label has no class, a sample cannot be read, or
-            ``on_error`` is unknown.
+        ValueError: If there are no samples, a label has no class, samples cannot be read (a
+            DataError, which lists them), or ``on_error`` is unknown.
         RuntimeError: If a process was killed.
         BlockingIOError: If another process is writing the file.
     """

@@ -5,6 +5,7 @@ Here each process reports samples that it cannot read through a pipe, and its de
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,13 +17,14 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from eca_lightning.data.ffcv import ffcv_api
 from eca_lightning.data.ffcv.format import ALLOCATION_TYPE
 from eca_lightning.data.ffcv.sidecar import Encoding
 from eca_lightning.data.transforms.crop import uniforms
 from eca_lightning.utils.atomic import end_with_parent
+from eca_lightning.utils.checks import DataError, printable
+from eca_lightning.utils.reports import progress
 
 CHUNK = 32
 """Samples that a process takes at a time."""
@@ -75,7 +77,9 @@ class GuardedWriter(ffcv_api.DatasetWriter):
         """Write all samples, see `write.write_beton`; return the skipped ones, in order.
 
         Raises:
-            ValueError: If a sample cannot be read and is not skipped, or none can be read.
+            DataError: If samples cannot be read and are not skipped; the message lists them, after
+                all others were tried.
+            ValueError: If none can be read.
             RuntimeError: If a process was killed.
         """
         self.num_samples = len(dataset)
@@ -127,11 +131,14 @@ class GuardedWriter(ffcv_api.DatasetWriter):
         allocations: list[tuple[int, int, int]] = []
         rejected: list[Rejection] = []
         running = list(processes)
-        with tqdm(total=self.num_samples, desc=title, unit=" images") as bar:
+        done = 0
+        with progress(f"Writing {title}", self.num_samples) as advance:
             while running:
                 ready = wait(running, timeout=0.1)
                 # Without its lock, which a killed process may still hold.
-                bar.update(job.done.get_obj().value - bar.n)
+                now = job.done.get_obj().value
+                advance(now - done)
+                done = now
                 for receiver in [receiver for receiver in running if receiver in ready]:
                     try:
                         report = receiver.recv()
@@ -145,13 +152,16 @@ class GuardedWriter(ffcv_api.DatasetWriter):
                     if not isinstance(report, Rejection):
                         allocations += report
                         running.remove(receiver)
-                    elif on_error == "abort":
-                        raise ValueError(str(report))
-                    else:
-                        rejected.append(report)
+                        continue
+                    if not rejected and on_error == "abort":
+                        print(f"{printable(str(report))}; looking for others", file=sys.stderr)
+                    rejected.append(report)
+        rejected.sort(key=lambda rejection: rejection.index)
+        if rejected and on_error == "abort":
+            raise DataError(list(map(str, rejected)))
         if len(rejected) == self.num_samples:
             raise ValueError(f"no sample of {title} can be read; the first: {rejected[0]}")
-        return allocations, sorted(rejected, key=lambda rejection: rejection.index)
+        return allocations, rejected
 
     def _complete(self, allocations: NDArray[np.void], rejected: list[Rejection]) -> None:
         """Write the metadata and the allocation table, without gaps for rejected samples."""

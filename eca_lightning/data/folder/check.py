@@ -92,12 +92,10 @@ class ImageCheck:
         return self._size_fault(index, size)
 
     def _pixel_fault(self, index: int) -> str:
-        if fault := self._header_fault(index):
-            return fault
         try:
             image = open_rgb(self.paths[index], self.exif)
         except ValueError as error:
-            return str(error)
+            return self._header_fault(index) or str(error)
         return self._size_fault(index, (image.height, image.width))
 
     def _size_fault(self, index: int, size: tuple[int, int] | None) -> str:

@@ -1,16 +1,18 @@
 """The command ``data write fashion-coco``: scenes of Fashion-MNIST's clothes in COCO's format."""
 
+import hashlib
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 from torchvision.datasets import FashionMNIST
 
 from eca_lightning.data.datasets.torchvision import read_fashion_mnist
@@ -18,9 +20,13 @@ from eca_lightning.detection.annotations import require_mask_library
 from eca_lightning.detection.demo.scenes import Composer, Scene, SceneObject, bounding_slices
 from eca_lightning.utils.atomic import exclusive_folder
 from eca_lightning.utils.checks import require
+from eca_lightning.utils.reports import progress
 
 CLASSES = list(FashionMNIST.classes)
 """Names of the categories 1 to 10."""
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""Images and labels of a split."""
 
 DESCRIPTION = "Fashion-MNIST's clothes in scenes (eca-lightning data write fashion-coco)"
 
@@ -39,7 +45,7 @@ def write_fashion_coco(
     Items of ten classes, small, medium and large by COCO's measure, lie on varied backgrounds and
     partly hide each other; some scenes are empty, some have a crowd. Those of train/ are of
     Fashion-MNIST's training images, those of val/ of its test images. Scenes that are already there
-    with the same settings are kept.
+    with the same settings and of the same source are kept.
 
     Args:
         output: The folder to write to: train/, val/, annotations/instances_train.json and
@@ -63,13 +69,20 @@ def write_fashion_coco(
         split: {"format": 1, "scenes": scenes, "image_size": image_size, "seed": seed}
         for split, scenes in (("train", train_scenes), ("val", val_scenes))
     }
-    to_write = [
-        split for split in settings if not _is_complete(output, split, settings[split], overwrite)
-    ]
-    arrays = read_fashion_mnist(source, output) if to_write else {}
-    for split in to_write:
-        _write_split(output, split, Composer(*arrays[split], image_size), settings[split])
+    arrays: dict[str, Any] = {}
+    with suppress(FileNotFoundError):  # complete scenes need no source
+        arrays = read_fashion_mnist(source, output, download=False)
+    complete = {
+        split: _is_complete(output, split, settings[split], arrays.get(split), overwrite)
+        for split in settings
+    }
+    if not all(complete.values()) and not arrays:
+        arrays = read_fashion_mnist(source, output)
     for split in settings:
+        if complete[split]:
+            print(f"{output / split}: kept, as settings and source, if it is there, are the same")
+        else:
+            _write_split(output, split, arrays[split], settings[split])
         _report(_annotation_file(output, split))
 
 
@@ -77,7 +90,17 @@ def _annotation_file(output: Path, split: str) -> Path:
     return output / "annotations" / f"instances_{split}.json"
 
 
-def _is_complete(output: Path, split: str, settings: dict[str, int], overwrite: bool) -> bool:
+def _digest(arrays: Arrays) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+def _is_complete(
+    output: Path,
+    split: str,
+    settings: dict[str, int],
+    arrays: Arrays | None,
+    overwrite: bool,
+) -> bool:
     """Check whether a split is written; raise a FileExistsError if it may not be replaced."""
     file, folder = _annotation_file(output, split), output / split
     if not file.exists() and not folder.exists():
@@ -97,19 +120,27 @@ def _is_complete(output: Path, split: str, settings: dict[str, int], overwrite: 
             f"{file} has scenes of other settings; choose another output, or replace them with "
             "--overwrite true"
         )
+    if arrays and info.get("source") != _digest(arrays):
+        raise FileExistsError(
+            f"{file} has scenes of another source, or does not note which: choose another output, "
+            "or replace them with --overwrite true"
+        )
     return len(list(folder.glob("*.jpg"))) == settings["scenes"]
 
 
-def _write_split(output: Path, split: str, composer: Composer, settings: dict[str, int]) -> None:
+def _write_split(output: Path, split: str, arrays: Arrays, settings: dict[str, int]) -> None:
     """Write the scenes of a split to a temporary folder and move them when all are written."""
     file, folder = _annotation_file(output, split), output / split
     file.parent.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    with exclusive_folder(folder) as temporary:
+    composer = Composer(*arrays, settings["image_size"])
+    numbers = range(1, settings["scenes"] + 1)
+    bar = progress(f"Composing {folder}", len(numbers))
+    with exclusive_folder(folder) as temporary, bar as advance:
         partial, partial_file = temporary / split, temporary / file.name
         partial.mkdir()
-        for number in track(range(1, settings["scenes"] + 1), description=f"Composing {folder}"):
+        for number in numbers:
             key = [settings["seed"], int(split == "val"), number]
             scene = composer.compose(np.random.default_rng(key))
             height, width = scene.pixels.shape[:2]
@@ -118,8 +149,13 @@ def _write_split(output: Path, split: str, composer: Composer, settings: dict[st
             annotations += _annotations(scene, number, len(annotations) + 1)
             # Without subsampling colors keep their full resolution.
             Image.fromarray(scene.pixels).save(partial / name, quality=95, subsampling=0)
+            advance(1)
         content = {
-            "info": {"description": DESCRIPTION, "settings": settings},
+            "info": {
+                "description": DESCRIPTION,
+                "settings": settings,
+                "source": _digest(arrays),
+            },
             "licenses": [{"id": 1, "name": "MIT", "url": "https://opensource.org/license/mit"}],
             "images": images,
             "annotations": annotations,

@@ -6,9 +6,11 @@ import json
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from command import error_lines
 from PIL import Image
 from torchvision import datasets
 
@@ -19,6 +21,7 @@ from eca_lightning.data.datasets import torchvision
 from eca_lightning.data.datasets.image_folder import write_image_folder
 from eca_lightning.data.datasets.torchvision import (
     DATA_SETS,
+    FILES,
     write_fashion_mnist,
     write_torchvision,
 )
@@ -82,9 +85,23 @@ def damaged_folder(image_folder, tmp_path):
 
 
 def test_an_unreadable_image_aborts_with_its_path(damaged_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"bus/1\.jpg"):
+    with pytest.raises(ValueError, match=r"bus/1\.jpg: .*; replace them, or .*--on_error skip$"):
         write_image_folder(damaged_folder, tmp_path / "x.beton")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_all_unreadable_images_of_train_and_val_are_listed(split_folder, tmp_path, capsys):
+    for name in ("train/apple/0", "train/cat/3", "val/bus/1", "val/cat/4"):
+        path = split_folder / f"{name}.jpg"
+        path.write_bytes(path.read_bytes()[:-500])
+    options = ["--source", str(split_folder), "--output", str(tmp_path / "out")]
+    first, *faults, remedy = error_lines(
+        capsys, "data", "write", "image-folder", *options, "--num-workers", "2"
+    )
+    assert first == "4 faults in the data:"
+    assert ["apple/0.jpg" in faults[0], "bus/1.jpg" in faults[2]] == [True, True]
+    assert remedy == "replace them, or leave them out with --on_error skip"
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_unreadable_image_is_skipped_and_listed(damaged_folder, tmp_path, capsys):
@@ -302,6 +319,35 @@ def test_a_set_without_splits_is_divided(tmp_path):
     assert sorted(values) == sorted([9 * i for i in range(10)] * 2)
     with pytest.raises(FileExistsError, match="--overwrite"):
         write_torchvision("EuroSAT", tmp_path / "out", tmp_path / "root", val_fraction=0.24)
+
+
+def test_a_changed_source_of_torchvision_is_noticed(tmp_path, capsys):
+    root = tmp_path / "root"
+    for kind in ("Forest", "River"):
+        gray_squares(root / "eurosat" / "2750" / kind, [f"{kind}_{i}.png" for i in range(4)], 8)
+
+    def write(**options):
+        write_torchvision("EuroSAT", tmp_path / "out", root, val_fraction=0.5, **options)
+
+    write(num_workers=1)
+    (root / "another set").mkdir()
+    (root / "eurosat" / ".listing").touch()
+    write()
+    assert capsys.readouterr().out.count("kept") == 2
+    (root / "eurosat/2750/River/River_0.png").rename(root / "eurosat/2750/Forest/River_0.png")
+    with pytest.raises(FileExistsError, match=r"source have changed: replace .*--overwrite true"):
+        write()
+    write(num_workers=1, overwrite=True)
+
+
+@pytest.mark.parametrize("name", sorted(DATA_SETS.keys() - {"FashionMNIST"}))
+def test_the_files_of_every_data_set_are_known(name, tmp_path):
+    """As torchvision's source names them."""
+    place = FILES[name].removesuffix("/raw").split("*")[0]
+    dataset = getattr(datasets, name)
+    text = Path(inspect.getsourcefile(dataset)).read_text()
+    made_of_its_name = "__class__.__name__" in text or "type(self).__name__.lower()" in text
+    assert f'"{place}' in text or f"/{place}." in text or (made_of_its_name and place)
 
 
 def test_bad_names_and_places_are_named(tmp_path):

@@ -161,8 +161,22 @@ def test_scenes_are_written_once(source, tmp_path, capsys):
     written = (output / "train" / "000001.jpg").stat().st_mtime_ns
     shutil.rmtree(source)  # no longer needed
     write_fashion_coco(output, source, **SMALL)
-    assert capsys.readouterr().out.splitlines() == said
+    again = capsys.readouterr().out.splitlines()
+    assert [line for line in again if "kept" not in line] == said
+    assert len(again) == 4  # two are kept
     assert (output / "train" / "000001.jpg").stat().st_mtime_ns == written
+
+
+def test_another_source_needs_overwrite(source, tmp_path):
+    output = tmp_path / "out"
+    write_fashion_coco(output, source, **SMALL)
+    before = contents(output)
+    write_idx(source, LABELS["train"], LABELS["t10k"][::-1])
+    with pytest.raises(FileExistsError, match=r"instances_val\.json .* another source.*--overw"):
+        write_fashion_coco(output, source, **SMALL)
+    assert contents(output) == before
+    write_fashion_coco(output, source, **SMALL, overwrite=True)
+    write_fashion_coco(output, source, **SMALL)
 
 
 def test_other_settings_need_overwrite(source, tmp_path):
