@@ -93,7 +93,7 @@ class BackboneConfig:
         attention: Name of the attention mechanism, such as eca or se, or the dotted path of a class
             of your own package; none for the plain network.
         attention_options: Options of the mechanism; a list gives one value per stage.
-        num_classes: Number of classes.
+        num_classes: Number of classes. Default: 1000, and in training those of the data.
         in_channels: Channels of the images.
         stem: ``small`` for images of 28 to 64 pixels, ``imagenet`` for larger ones.
         fused: Whether block tails are computed in fewer passes: ``auto`` where attention has a
@@ -105,7 +105,7 @@ class BackboneConfig:
     name: str
     attention: str | None = None
     attention_options: dict[str, Any] = field(default_factory=dict)
-    num_classes: int = 1000
+    num_classes: int | None = None
     in_channels: int = 3
     stem: Stem | None = None
     fused: Fused = "auto"
@@ -131,7 +131,8 @@ class BackboneConfig:
 
     def build(self) -> nn.Module:
         """Create the network."""
-        return create_backbone(**asdict(self))
+        options = asdict(self)
+        return create_backbone(**options | {"num_classes": self.num_classes or 1000})
 
 
 def _require_imported(what: str, name: str, is_kind: Callable[[Any], bool]) -> None:

@@ -13,8 +13,8 @@ from rich.table import Table
 from torchvision.models import ResNet50_Weights
 
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.classification.start_weights import described, require_same_network
 from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
-from eca_lightning.training.architecture import differences
 from eca_lightning.utils.atomic import exclusive_write
 from eca_lightning.weights.find import Kind
 from eca_lightning.weights.infer_backbone import infer_backbone
@@ -68,7 +68,8 @@ def import_weights(
     whose outputs are then the same until it is trained.
 
     Args:
-        source: File of the weights. Only tensors and plain data are unpickled.
+        source: File of the weights, a run, or a name in a library: torchvision:NAME, timm:NAME or
+            hf-hub:OWNER/NAME. Only tensors and plain data are unpickled.
         output: The .ckpt to write; --ckpt_path of fit starts a new run from it.
         backbone: The network, for what weights do not show or if it is to be another. Default: read
             from the weights.
@@ -87,7 +88,7 @@ def import_weights(
     if output.suffix != ".ckpt":
         raise ValueError(f"a checkpoint is written, and {output} is none: let it end in .ckpt")
     file = read_weights(source, weights)
-    if output.exists() and output.samefile(source):
+    if output.exists() and output.samefile(file.path):
         raise ValueError(f"{output} is the file to be imported: give another output")
     known = backbone or (file.backbone and file.backbone.require_imported())
     config = known or infer_backbone(file)
@@ -96,23 +97,14 @@ def import_weights(
     _print(file, model, match, is_inferred=known is None)
     if match.mismatches and (strict or not match.tensors):
         raise ValueError(
-            f"{source} does not match {_described(config)}: {summary(match.mismatches)}. Give the "
+            f"{source} does not match {described(config)}: {summary(match.mismatches)}. Give the "
             "network of the file as --backbone, or load what matches with --strict false"
         )
-    if file.backbone:  # options on which neither names nor shapes of weights depend
-        hidden = {"blur_pool"} | ({"stem"} if not match.mismatches else set())
-        hidden |= {"attention", "attention_options"} if match.is_exact else set()
-        saved = file.hyper_parameters["backbone"]
-        saved = {key: value for key, value in saved.items() if key in hidden}
-        if unlike := differences(BackboneConfig, saved, asdict(config), ("fused",)):
-            raise ValueError(f"{source} is of another network: {unlike}: set it in --backbone")
-    if norm := match.half_loaded_norm:
-        raise ValueError(
-            f"{source}: {norm} has no running statistics, as a group norm's weights: its network "
-            "has other norms than those of this package"
-        )
+    require_same_network(file, config, match)
     match.load(model.backbone)
     kept = asdict(config)
+    if config.num_classes is None:  # there is no classifier in the file: the data decides
+        del kept["num_classes"]
     if known is None:  # names and shapes of weights do not show these: a run's config decides
         for key in ("fused", "blur_pool", "stochastic_depth"):
             del kept[key]
@@ -170,7 +162,7 @@ def _print(file: WeightsFile, model: ImageClassifier, match: Match, is_inferred:
     table = Table(title=f"import of {escape(str(file.path))}", show_header=False)
     for note in file.notes:
         table.add_row("weights", escape(note))
-    table.add_row("network", _described(config))
+    table.add_row("network", described(config))
     if is_inferred:
         table.add_row("not shown by weights", f"{NOT_SHOWN}: taken to be as torchvision's")
     if file.arch:
@@ -194,10 +186,3 @@ def _print(file: WeightsFile, model: ImageClassifier, match: Match, is_inferred:
         for mismatch in match.mismatches:
             table.add_row(escape(mismatch.key), f"{mismatch.kind} {mismatch.detail}")
         console.print(table)
-
-
-def _described(config: BackboneConfig) -> str:
-    options = ", ".join(f"{key} {value}" for key, value in config.attention_options.items())
-    attention = f"attention {config.attention or 'none'}" + (f" ({options})" if options else "")
-    stem = f", stem {config.stem}" if config.stem else ""
-    return f"{config.name} with {attention}{stem}"

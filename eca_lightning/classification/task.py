@@ -1,7 +1,7 @@
 """Image classification."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,9 +13,11 @@ from torchmetrics import MetricCollection
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.blocks import describe_tails
+from eca_lightning.backbones.network import layout_of
 from eca_lightning.classification.losses import LossName, classification_loss
 from eca_lightning.classification.metrics import ExactMean, TopKAccuracy
 from eca_lightning.classification.mixing import Mixing
+from eca_lightning.classification.start_weights import start_from
 from eca_lightning.training.gpu_defaults import missing_for_compilation
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.checks import require, require_uint8
@@ -52,6 +54,9 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         std: Standard deviation of each image channel, on the same scale.
         compile: Run normalization and backbone through ``torch.compile``, in its default mode if
             true. Default: in training on GPUs alone. Checkpoints are the same either way.
+        weights: Weights from which a new run starts: a file that ``import`` reads, the folder of a
+            run, torchvision:NAME, timm:NAME or hf-hub:OWNER/NAME. A classifier of other classes is
+            replaced. A resumed run, and one without training, do not read them. Default: none.
         training: Further options of `VisionTask`.
     """
 
@@ -59,6 +64,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
     network_config = BackboneConfig
     not_weights = ("fused", "stochastic_depth")
     missing_network = "no classifier"
+    unsaved_options = ("weights",)
     main_metric = "top1"
     equal_sizes = True
     charts: ClassVar = {
@@ -93,6 +99,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         compile: Compile = None,
+        weights: str | None = None,
         **training: Any,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, **training)
@@ -111,12 +118,12 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         require(all(std), "std", "above 0", std)
         if bce_target_threshold is not None and loss != "binary_cross_entropy":
             raise ValueError("bce_target_threshold is for loss: binary_cross_entropy: leave it out")
-        options = {"backbone": asdict(backbone), "mixing": asdict(mixing) if mixing else None}
-        self.save_hyperparameters(options)
-        self.backbone_config, self.mixing, self.flip_tta = backbone, mixing, flip_tta
+        self.save_hyperparameters({"mixing": asdict(mixing) if mixing else None})
+        self.mixing, self.flip_tta, self.weights = mixing, flip_tta, weights
         self.loss, self.label_smoothing = loss, label_smoothing
         self.bce_target_threshold = bce_target_threshold
-        self.backbone = backbone.build().to(memory_format=torch.channels_last)
+        self._takes_classes = backbone.num_classes is None
+        self._build(replace(backbone, num_classes=backbone.num_classes or 1000))
         self._logits = type(self)._classify
         if compile:
             self._compile(compile)
@@ -130,23 +137,37 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         self.val_scores = scores.clone(prefix="val/")
         self.test_scores = scores.clone(prefix="test/")
 
+    def _build(self, backbone: BackboneConfig) -> None:
+        self.backbone_config = backbone
+        self.save_hyperparameters({"backbone": asdict(backbone)})
+        self.backbone = backbone.build().to(memory_format=torch.channels_last)
+
     def logged_metrics(self) -> list[str]:
         """Return the names of the metrics that a run of training and validation logs."""
-        train = ["train/loss"] if self.mixing else ["train/loss", "train/top1"]
-        return [*train, *map(str, self.val_scores.keys())]
+        train = () if self.mixing else ("train/top1",)
+        return ["train/loss", *train, *map(str, self.val_scores.keys())]
 
     def image_size(self, batch: Batch) -> tuple[int, int]:
         """Return the height and width of the images of a batch."""
         return batch[0].shape[2], batch[0].shape[3]
 
     def setup(self, stage: str) -> None:
-        """Take the class names from the data, and log which block tails are fused."""
+        """Take the classes from the data, and log which block tails are fused."""
+        if stage == "fit" and self._takes_classes:
+            count = self.classes_of(getattr(self.trainer, "datamodule", None))
+            if count and count != self.num_classes:
+                is_classifier = layout_of(self.backbone).is_classifier
+                others = {
+                    k: v for k, v in self.backbone.state_dict().items() if not is_classifier(k)
+                }
+                self._build(replace(self.backbone_config, num_classes=count))
+                self.backbone.load_state_dict(others, strict=False)
         super().setup(stage)
-        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
-            self.backbone.to(memory_format=torch.contiguous_format)  # or maps become channels_last
         if stage == "fit":
             rank_zero_info(describe_tails(self.backbone))
             device = self.trainer.strategy.root_device.type
+            if device == "cpu":  # or maps become channels_last
+                self.backbone.to(memory_format=torch.contiguous_format)
             if device == "cuda" and self.hparams["compile"] is None:
                 if missing := missing_for_compilation():
                     rank_zero_warn(f"Training is not compiled, which would be faster: {missing}")
@@ -155,12 +176,18 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
 
     def _compile(self, mode: Literal[True, "reduce-overhead", "max-autotune"]) -> None:
         # Not the module, whose keys would change and whose forward Lightning replaces under DDP.
-        # Once for each size of images, of which a run has a few: kernels for any size would be
-        # slower, all the time.
+        # Once for each size of images, of which a run has a few: kernels for any are slower.
         name = None if mode is True else mode
         run = torch.compile(type(self)._classify, dynamic=False, mode=name)
         # In these modes the next call writes its output to the same memory.
         self._logits = run if mode is True else lambda *inputs: run(*inputs).clone()
+
+    def on_fit_start(self) -> None:
+        """Load weights to start from, see `start_from`, unless the run resumes."""
+        super().on_fit_start()
+        if self.weights is not None and self.trainer.ckpt_path is None:
+            rank_zero_info(start_from(self.backbone, self.backbone_config, self.weights))
+            self.weights = None  # a second fit continues the first
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (N, C, H, W) to logits (N, num_classes)."""

@@ -1,7 +1,6 @@
 """Object detection and instance segmentation."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -35,8 +34,9 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
     Args:
         detector: The network; see `DetectorConfig`.
         backbone_weights: Weights of a classifier from which a new run starts the backbone: a
-            checkpoint of `ImageClassifier`, or a state dict of this package or torchvision. A
-            resumed run, and one without training, do not read it. Default: from scratch.
+            file that ``import`` reads, the folder of a run, torchvision:NAME, timm:NAME or
+            hf-hub:OWNER/NAME. A resumed run, and one without training, do not read it. Default:
+            from scratch.
         optimizer: Builds the optimizer from groups of the parameters that are trained.
         lr_scheduler: Builds the learning rate schedule from the optimizer.
         class_metrics: Log the average precision of each class as well, ``val/box_AP/NAME``.
@@ -67,7 +67,7 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
     def __init__(
         self,
         detector: DetectorConfig,
-        backbone_weights: Path | None = None,
+        backbone_weights: str | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(
             params, lr=0.01, momentum=0.9, weight_decay=1e-4
         ),

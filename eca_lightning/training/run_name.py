@@ -9,7 +9,7 @@ _DATA_AND_MODEL = {
     *("root", "train", "val", "test", "predict", "test_annotations"),
     *("train_annotations", "val_annotations", "on_unreadable"),
     *("batch_size", "eval_batch_size", "num_workers", "os_cache", "batches_ahead"),
-    *("backbone_weights", "compile", "fused"),
+    *("weights", "backbone_weights", "compile", "fused"),
 }
 """Options of data and model that do not change what is learned: paths, memory and speed."""
 

@@ -203,7 +203,7 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
             use_theirs = theirs or (fitting and hasattr(data, name))
             setattr(self, name, theirs if use_theirs else ours)
             source = "the data" if theirs or not self.class_names else source
-        count = len(self.class_names or ()) or self._labels_of(data)
+        count = len(self.class_names or ()) or self.classes_of(data)
         if (self.class_names and count != self.num_classes) or count > self.num_classes:
             option = f"{self.network_option}.num_classes"
             raise ValueError(
@@ -211,10 +211,10 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
                 f"set model.{option} to {count}"
             )
 
-    def _labels_of(self, data: Any) -> int:
-        """Return the number of classes that unnamed labels need at least; 0 if it is unknown."""
+    def classes_of(self, data: Any) -> int:
+        """Return the number of classes of a data module, or that its labels need; 0 if unknown."""
         try:
-            return getattr(data, "num_classes", 0)
+            return len(getattr(data, "class_names", None) or ()) or getattr(data, "num_classes", 0)
         except ValueError:  # of data without labels, to predict
             return 0
 

@@ -20,6 +20,7 @@ from eca_lightning.attention.base import ForeignKey, attention_class, attention_
 from eca_lightning.backbones.factory import BackboneConfig
 from eca_lightning.weights import look_alikes
 from eca_lightning.weights.find import Kind, find_network
+from eca_lightning.weights.source import locate_weights
 from eca_lightning.weights.tensors import require_usable
 
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
@@ -61,7 +62,7 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
     ``.json`` of an export, is read as well. Only tensors and plain data are unpickled.
 
     Args:
-        path: The file.
+        path: The file, a run, or a name in a library; see `locate_weights`.
         kind: Averaged (``ema``) or trained weights (``raw``), where the file has both. Default: the
             averages, as in timm.
 
@@ -71,7 +72,7 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
             is NaN, infinite or no floating-point number.
         ImportError: If it is a ``.safetensors`` and the package of that name is missing.
     """
-    path = Path(path)
+    path = locate_weights(path)
     content = _read(path)
     config = _config_beside(path)
     hyper_parameters = content.get("hyper_parameters", config)
@@ -108,8 +109,6 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"weights not found: {path}")
     with path.open("rb") as file:
         start = file.read(256)
     if not start:
