@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test test-quick test-gpu fuzz killtest killcommands multinode docker-check walkthrough lint format docs constraints clean
+.PHONY: help setup quickstart notebooks results test test-quick test-gpu fuzz killtest killcommands multinode slurmtest docker-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,9 @@ killcommands: $(READY) ## Kill data write, fit, export, import and compare at 20
 
 multinode: $(READY) ## Lose one of two hosts (network namespaces, as root) and go on when it is back
 	$(BIN)/python tests/contracts/multinode.py
+
+slurmtest: $(READY) ## Stop jobs of a private Slurm of two nodes in every way (Debian, as root)
+	$(BIN)/python tests/contracts/slurm_jobs.py
 
 walkthrough: $(READY) ## Type docs/imagenet.md line by line, on a small ImageNet
 	$(BIN)/python tests/walkthrough.py

@@ -13,7 +13,7 @@ source=$1 target=$2
 
 shopt -s nullglob
 files=("$source"/*.beton "$source"/*.beton.json)
-[ ${#files[@]} -gt 0 ] || { echo "$0: there is no .beton in $source" >&2; exit 1; }
+[ ${#files[@]} -gt 0 ] || { echo "$0: there is no .beton in $source" >&2; exit 2; }
 
 size_and_time() { stat --dereference --format='%s %Y' "$1"; }
 

@@ -1,7 +1,11 @@
 """A small run on noise, for those who stop it."""
 
+import os
+import time
+
 import numpy as np
 import yaml
+from lightning.pytorch import Callback
 from PIL import Image
 
 from eca_lightning.data.ffcv.sidecar import Encoding
@@ -71,3 +75,22 @@ def write_run(folder, steps=10, **trainer):
         },
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(run))
+
+
+class SlowRun(Callback):
+    """Slow down a run, so that there is time to stop it.
+
+    Args:
+        step: Seconds for each step.
+        start: Seconds before training, at the first start of a Slurm job.
+    """
+
+    def __init__(self, step, start=0.0):
+        self.step, self.start = step, start
+
+    def setup(self, *args, **kwargs):
+        if "SLURM_RESTART_COUNT" not in os.environ:
+            time.sleep(self.start)
+
+    def on_train_batch_start(self, *args, **kwargs):
+        time.sleep(self.step)

@@ -3,6 +3,8 @@
 import copy
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,6 +74,57 @@ def test_the_schemas_know_a_misspelt_field(name):
 @pytest.mark.parametrize("name", PODS)
 def test_pods_keep_to_the_schema_of_the_newest_kubernetes(name):
     validate({"apiVersion": "v1", "kind": "Pod", "metadata": {}, **PODS[name]})
+
+
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+
+
+def kubectl(*arguments, **options):
+    """Run Kubernetes's own client, which needs no cluster for what is asked of it here."""
+    command = ["kubectl", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def read_by_kubectl(template):
+    """A pod template, after kubectl has read it into the types that it was compiled with."""
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {}, **copy.deepcopy(template)}
+    pod["metadata"] = {"name": "pod", **pod["metadata"]}
+    container = pod["spec"]["containers"][0]
+    change = f"{container['name']}={container['image']}"
+    container["image"] = "another"
+    command = ["set", "image", "--local", "--filename=-", "--output=json", change]
+    done = kubectl(*command, input=json.dumps(pod), check=True)
+    spec = json.loads(done.stdout)["spec"]
+    if spec["containers"][0]["resources"] == {}:  # which it adds
+        del spec["containers"][0]["resources"]
+    return spec
+
+
+@needs_kubectl
+def test_kubectl_reads_all_manifests_as_they_are(tmp_path):
+    for path in FILES:
+        shutil.copy(path, tmp_path)
+    resources = {"resources": [path.name for path in FILES]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(resources))
+    done = kubectl("kustomize", tmp_path, check=True)
+    found = {f"{m['kind']}-{m['metadata']['name']}": m for m in yaml.safe_load_all(done.stdout)}
+    assert found == MANIFESTS
+
+
+@needs_kubectl
+@pytest.mark.parametrize("name", PODS)
+def test_kubectl_knows_all_fields_of_the_pods(name):
+    assert read_by_kubectl(PODS[name]) == PODS[name]["spec"]
+
+
+@needs_kubectl
+def test_kubectl_knows_no_misspelt_field():
+    template = copy.deepcopy(next(iter(PODS.values())))
+    template["spec"]["containers"][0]["imagePullPolice"] = "Always"
+    assert read_by_kubectl(template) != template["spec"]
+    template["spec"]["containers"][0] |= {"args": "fit"}
+    with pytest.raises(subprocess.CalledProcessError):
+        read_by_kubectl(template)
 
 
 @pytest.mark.parametrize("name", PODS)

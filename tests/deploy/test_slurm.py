@@ -88,8 +88,7 @@ def test_directives_ask_for_a_task_a_gpu_and_for_a_warning_before_the_end(name):
     assert asked["ntasks-per-node"] == asked["gpus-per-node"]
     assert {"requeue", "cpus-per-task", "time"} <= asked.keys()
     assert asked["open-mode"] == "append"  # a requeue must not empty the log
-    # Ranks listen themselves. A comparison does not, so that its script must: hence B:.
-    assert asked["signal"] == {"train": "USR1@120", "compare": "B:USR1@120"}[name]
+    assert asked["signal"] == "B:USR1@120"  # to the script, which is there from the start
 
 
 @pytest.mark.parametrize("nodes", [1, 4])
@@ -97,7 +96,7 @@ def test_train_tells_the_program_what_slurm_gave(slurm, understood, monkeypatch,
     job = slurm("train")
     arguments = job.run(*RUN, SLURM_JOB_NUM_NODES=str(nodes))
     [call] = job.calls("srun")
-    assert call.startswith("--cpus-per-task=12 --kill-on-bad-exit=1 eca-lightning fit")
+    assert call.startswith("--cpus-per-task=12 --kill-on-bad-exit=1 bash -c")
     config = understood(arguments)
     assert config["data"]["init_args"]["root"] == "data/imagenet"
     assert config["data"]["init_args"]["batch_size"] == 8
@@ -121,7 +120,8 @@ def test_train_copies_the_data_to_each_node_first(slurm, understood, tmp_path):
     variables = {"DATA": str(source), "SCRATCH": str(scratch), "SLURM_JOB_NUM_NODES": "4"}
     config = understood(job.run(*RUN, **variables))
     copy, train = job.calls("srun")
-    assert copy.startswith("--nodes=4 --ntasks=4 --ntasks-per-node=1 bash deploy/stage_betons.sh")
+    assert "--nodes=4 --ntasks=4 --ntasks-per-node=1 bash -c" in copy
+    assert "bash deploy/stage_betons.sh" in copy
     assert "eca-lightning fit" in train
     assert (scratch / "train.beton").read_text() == "images"
     assert config["data"]["init_args"]["root"] == str(scratch)
@@ -130,7 +130,8 @@ def test_train_copies_the_data_to_each_node_first(slurm, understood, tmp_path):
 def test_train_does_not_start_without_its_data(slurm, tmp_path):
     job = slurm("train")
     started = job.start(*RUN, DATA=str(tmp_path), SCRATCH=str(tmp_path / "scratch"))
-    assert started.wait(timeout=60) == 1
+    assert started.wait(timeout=60) == 2
+    assert len(job.calls("srun")) == 1
     assert not (tmp_path / "arguments").exists()
 
 
@@ -141,17 +142,62 @@ def test_compare_trains_the_cell_of_its_array_index(slurm, understood):
     understood(arguments)
 
 
-def test_compare_requeues_its_job_on_the_signal(slurm, tmp_path):
-    job = slurm("compare")
-    job.stub("eca-lightning", "touch training; exec sleep 30")
-    started = job.start("grid.yaml", SLURM_ARRAY_TASK_ID="3")
+ARRAY = {"SLURM_ARRAY_JOB_ID": "4711", "SLURM_ARRAY_TASK_ID": "3"}
+"""The last job of an array has its number, which alone would stand for all of the array's jobs."""
+
+
+@pytest.mark.parametrize(("variables", "number"), [({}, "4711"), (ARRAY, "4711_3")])
+def test_a_signal_to_the_script_ends_the_step_and_requeues_the_job(
+    slurm, tmp_path, variables, number
+):
+    job = slurm("compare" if variables else "train")
+    job.stub("eca-lightning", "touch training; exec sleep 30")  # it does not listen yet
+    strip = 'while [ "${1#--}" != "$1" ]; do shift; done'
+    job.stub("srun", f'{strip}; setsid "$@" & echo $! > group; wait $!')
+    job.stub("scancel", 'echo "$*" >> scancel.calls; kill -USR1 "-$(cat group)"')
+    started = job.start("a.yaml", **variables)
     while not (tmp_path / "training").exists():
         assert started.poll() is None
         time.sleep(0.02)
     os.kill(started.pid, signal.SIGUSR1)
-    assert started.wait(timeout=20) != 0
-    os.killpg(started.pid, signal.SIGKILL)  # the training; Slurm would end it
+    assert started.wait(timeout=20) == 0
+    assert job.calls("scancel") == [f"--signal=USR1 {number}"]
+    assert job.calls("scontrol") == [f"requeue {number}"]
+
+
+def test_a_signal_before_the_first_step_requeues_the_job(slurm, tmp_path):
+    job = slurm("train")
+    source = (ROOT / "deploy/slurm/step.sh").read_text()
+    (tmp_path / "deploy").unlink()
+    (tmp_path / "deploy/slurm").mkdir(parents=True)
+    (tmp_path / "deploy/slurm/step.sh").write_text(source + "\nkill -USR1 $$\n")
+    job.stub("scancel", "exit 1")
+    assert job.start(*RUN).wait(timeout=20) == 0
     assert job.calls("scontrol") == ["requeue 4711"]
+    assert not (tmp_path / "srun.calls").exists()
+
+
+@pytest.mark.parametrize(
+    ("ends", "attempts", "status", "requeued"),
+    [
+        ("exit 0", 1, 0, False),
+        ("exit 2", 1, 2, False),
+        ("exit 138", 1, 0, True),  # a rank has got SIGUSR1
+        ("kill -USR1 $$", 1, 0, True),  # before it listened
+        ("kill -KILL $$", 4, 137, False),
+        ("exit 1", 4, 1, False),
+        ('[ "$(grep -c cpus srun.calls)" = 3 ] || exit 1', 3, 0, False),
+    ],
+)
+def test_a_step_is_tried_again_unless_it_is_done_or_its_input_is_bad(
+    slurm, tmp_path, ends, attempts, status, requeued
+):
+    job = slurm("train")
+    job.stub("sleep", "exec /bin/sleep 0.05")
+    job.stub("eca-lightning", ends)
+    assert job.start(*RUN).wait(timeout=60) == status
+    assert sum("--cpus-per-task" in call for call in job.calls("srun")) == attempts
+    assert (tmp_path / "scontrol.calls").exists() == requeued
 
 
 def test_examples_are_understood(understood):

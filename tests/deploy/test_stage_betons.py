@@ -123,6 +123,6 @@ def test_a_copy_of_another_size_is_refused(source, target, fake_cp):
 
 def test_a_folder_without_betons_is_refused(tmp_path, target):
     status, errors = stage(tmp_path, target)
-    assert status == 1
+    assert status == 2
     assert f"there is no .beton in {tmp_path}" in errors
     assert not target.exists()

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -71,6 +71,11 @@ class LastCheckpoint(Checkpoint):
         self._path = Path(self.dirpath or next((c.dirpath for c in others), None) or default, LAST)
         self._signal = 0
         self._saved_step = None
+        connector: Any = trainer._accelerator_connector
+        if isinstance(connector.cluster_environment, SLURMEnvironment):
+            # A signal that comes before ours are set ends the rank: nothing is trained yet, and
+            # Lightning's handler would save to another folder.
+            connector.cluster_environment.auto_requeue = False
         if trainer.world_size > 1 and self._group is None:
             # Through the hosts: an exchange between GPUs would wait for all their work.
             self._group = torch.distributed.new_group(backend="gloo")
