@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test test-quick test-gpu fuzz killtest killcommands multinode slurmtest docker-check walkthrough lint format docs constraints clean
+.PHONY: help setup quickstart notebooks results test test-quick test-gpu gpu-check fuzz killtest killcommands multinode slurmtest docker-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,9 @@ test-quick: $(READY) ## Run the tests that take at most three seconds
 
 test-gpu: $(READY) ## Run the tests that need a GPU
 	$(BIN)/pytest -m gpu
+
+gpu-check: $(READY) ## Check and time everything on a GPU, in nine minutes; results/gpu gets the figures
+	$(BIN)/python tests/gpu/gpu_check.py
 
 fuzz: $(READY) ## Decode damaged JPEGs under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python tests/data/ffcv/fuzz_crop_decode.py --count 20000

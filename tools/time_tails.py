@@ -81,15 +81,18 @@ def time_tail(kind: str, mode: str, channels: int, side: int) -> dict[str, objec
     }
 
 
+def time_tails(output: Path) -> None:
+    """Time all tails, and write the table after each."""
+    rows = []
+    for size in SIZES:
+        for mode in ("compiled", "eager"):
+            for kind in GATES:
+                row = {**time_tail(kind, mode, *size), "device": torch.cuda.get_device_name()}
+                rows.append(row)
+                write_table(output, dict.fromkeys(row, str), rows)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("results/gpu/tails.csv"))
-    output = parser.parse_args().output
-    rows = [
-        {**time_tail(kind, mode, *size), "device": torch.cuda.get_device_name()}
-        for size in SIZES
-        for mode in ("compiled", "eager")
-        for kind in GATES
-    ]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_table(output, dict.fromkeys(rows[0], str), rows)
+    time_tails(parser.parse_args().output)

@@ -28,7 +28,7 @@ SECONDS_A_STEP = 0.15
 """Of the runs that are disturbed."""
 SLOW_START = 45
 """Seconds, longer than Slurm takes to notice that a job's time is over."""
-PATIENCE = 180
+PATIENCE = 300
 """Seconds for anything."""
 
 _started = time.monotonic()
@@ -133,7 +133,8 @@ def disturb(job, what, act, restarts, took):
 
 def end_its_time(job):
     """Have the job's limit of time come near; wait for Slurm's signal, and give it more time."""
-    job.set_time_limit(2)
+    hours, minutes, _ = map(int, job.field("RunTime").split(":"))
+    job.set_time_limit(60 * hours + minutes + 2)  # less than the two minutes before which it comes
     said = job.log().count("SIGUSR1: job")
     wait_until(lambda: job.log().count("SIGUSR1: job") > said, "Slurm's signal")
     wait_until(lambda: job.state == "PENDING", "a requeue")
@@ -275,7 +276,7 @@ def main(folder):
         "init_args": slow["init_args"] | {"start": SLOW_START},
     }
     (folder / "slow.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [start]}}))
-    run["trainer"] |= {"num_nodes": 1, "max_epochs": 1, "strategy": "auto", "callbacks": [slow]}
+    run["trainer"] |= {"num_nodes": 1, "strategy": "auto", "callbacks": [slow]}
     (folder / "cell.yaml").write_text(yaml.safe_dump(run))
     os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "NUMBA_OPT": "0"}
     os.environ["PYTHONPATH"] = f"{Path(__file__).parent}:{ROOT}"
