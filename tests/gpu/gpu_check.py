@@ -6,12 +6,13 @@ The most important parts come first, each in a process of its own with its own l
 for which too little is left is skipped. Whatever was found by then lies in the output folder:
 
     checks.csv                 a row for each figure, with a verdict where there is a limit
-    models.csv, loaders.csv    the benchmarks' own tables
+    models_compiled.csv, models_eager.csv, loaders.csv    the benchmarks' own tables
     tails.csv                  kernels of the tails, in microseconds
     summary.txt, log.txt       the parts, and all that they printed
 
-Every row has the name of the device. The status is 1 if anything failed. With --tiny each part runs
-in this process on the CPU, with next to nothing to do: that shows that they run.
+Every row has the name of the device. Tables of an earlier check stay until there is a new one. The
+status is 1 if anything failed. With --tiny each part runs in this process on the CPU, with next to
+nothing to do: that shows that they run.
 """
 
 import argparse
@@ -28,12 +29,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 from gpu_parts import PARTS, TINY, Place
 
-FILES = ("checks.csv", "models.csv", "loaders.csv", "tails.csv", "summary.txt", "log.txt")
+FILES = ("checks.csv", "summary.txt", "log.txt")
+"""Those that are written line by line."""
+TABLES = ("models_compiled.csv", "models_eager.csv", "loaders.csv")
 
 
 def check(place, budget):
     """Run the parts; return whether nothing has failed."""
-    deadline = time.monotonic() + budget
+    deadline, started = time.monotonic() + budget, time.time()
     place.output.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         (place.output / name).unlink(missing_ok=True)
@@ -48,14 +51,14 @@ def check(place, budget):
         outcome = "ok      " if status == 0 else "FAILED  "
         why = f", status {status}" if status else ""
         _say(place, f"{outcome} {name}: {time.monotonic() - start:.0f} s{why}")
-    rows = _rows(place.output / "checks.csv")
-    for row in rows:
+    for row in _rows(place.output / "checks.csv"):
         if row["verdict"] == "FAILED" or row["metric"] in ("images/s", "milliseconds"):
             verdict = f" {row['verdict']}" if row["verdict"] else ""
             where = f"{row['check']}, {row['case']}"
             _say(place, f"{where}: {row['metric']} {row['value']}{verdict}")
-    for row in _rows(place.output / "models.csv"):
-        _say(place, ", ".join(f"{key} {value}" for key, value in row.items()))
+    for path in (place.output / name for name in TABLES):
+        if path.exists() and path.stat().st_mtime >= started:
+            _say(place, f"{path.name}\n{path.read_text()}")
     return "FAILED" not in (place.output / "summary.txt").read_text()
 
 

@@ -21,6 +21,7 @@ from eca_lightning.data.ffcv.format import check_beton
 from eca_lightning.data.ffcv.loader import BetonLoader
 from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.data.transforms.crop import Crop
+from eca_lightning.utils.tables import write_table
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "contracts"), str(Path(__file__).parent)]
@@ -358,15 +359,11 @@ def fit(place, precision, compiled):
 # ------------------------------------------------------------------------------------- benchmarks
 
 
-def _keep(place, path):
-    """Copy a table to the output, with the name of the device."""
+def _keep(place, path, name):
+    """Write a table to the output, with the name of the device in each row."""
     with path.open(newline="") as file:
         rows = [{**row, "device": place.device_name} for row in csv.DictReader(file)]
-    with (place.output / path.name).open("a", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        if not file.tell():
-            writer.writeheader()
-        writer.writerows(rows)
+    write_table(place.output / name, dict.fromkeys(rows[0], str), rows)
 
 
 def networks(place, mode):
@@ -377,12 +374,12 @@ def networks(place, mode):
     )  # fmt: skip
     amount = {"batch_size": 256, "image_size": 224, "steps": 8, "repeats": 6}
     if place.tiny:
-        amount = {"batch_size": 2, "image_size": 16, "steps": 1, "repeats": 1}
+        amount = {"batch_size": 2, "image_size": 16, "steps": 1, "repeats": 1, "peak_tflops": 1}
     sizes = [f"--{name}={value}" for name, value in amount.items()]
     where = [f"--device={place.device}", "--precision=bf16", f"--output={output}"]
     what = [f"--models=[{names}]", "--passes=[train]", f"--modes=[{mode}]"]
     program(["benchmark", "model", *what, *sizes, *where])
-    _keep(place, output / "models.csv")
+    _keep(place, output / "models.csv", f"models_{mode}.csv")
 
 
 def loaders(place):
@@ -391,7 +388,7 @@ def loaders(place):
     amount = ["--image_size=224", "--batch_size=256", "--images=8192", "--repeats=2"]
     workers = [f"--num_workers=[{place.workers}]", "--loaders=[eca-lightning,ffcv]"]
     program(["benchmark", "loader", str(place.beton), *amount, *workers, f"--output={output}"])
-    _keep(place, output / "loaders.csv")
+    _keep(place, output / "loaders.csv", "loaders.csv")
 
 
 def kernels(place):

@@ -21,7 +21,7 @@ def test_all_parts_run_tiny_on_the_cpu(tmp_path):
     rows = rows_of(tmp_path / "checks.csv")
     assert {row["check"] for row in rows} == {"tail", "loader", "fit"}
     assert {row["verdict"] for row in rows} == {"", "ok"}
-    networks = rows_of(tmp_path / "models.csv")
+    networks = rows_of(tmp_path / "models_eager.csv")
     assert [row["model"] for row in networks] == ["resnet20", "eca_resnet20"]
     assert {row["device"] for row in rows + networks} == {"cpu"}
     summary = (tmp_path / "summary.txt").read_text()
