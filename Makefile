@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test test-quick test-gpu gpu-check fuzz killtest killcommands multinode slurmtest docker-check walkthrough lint format docs constraints clean
+.PHONY: help setup quickstart notebooks results test test-quick test-gpu gpu-check test-loggers fuzz killtest killcommands multinode slurmtest docker-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,11 @@ test-gpu: $(READY) ## Run the tests that need a GPU
 
 gpu-check: $(READY) ## Check and time everything on a GPU, in nine minutes; results/gpu gets the figures
 	$(BIN)/python tests/gpu/gpu_check.py
+
+test-loggers: $(READY) ## Test Weights & Biases and MLflow, which build/loggers gets (190 MB)
+	$(BIN)/pip install --quiet --upgrade --target build/loggers --constraint constraints.txt \
+		wandb mlflow-skinny
+	PYTHONPATH=build/loggers $(BIN)/pytest tests/training/test_run_loggers.py
 
 fuzz: $(READY) ## Decode damaged JPEGs under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python tests/data/ffcv/fuzz_crop_decode.py --count 20000

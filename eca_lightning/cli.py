@@ -1,6 +1,7 @@
 """The one program: ``eca-lightning COMMAND``."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -133,6 +134,7 @@ def _clear_message(error: BaseException | None) -> str | None:
     """
     if isinstance(error, OSError) and error.errno is not None:
         return " ".join(str(error).split()).partition("] ")[2]  # without its number
+    outer = error
     while error is not None:
         if type(error).__name__ == "OutOfMemoryError":
             return f"{error} A smaller data.batch_size takes less memory"
@@ -147,4 +149,15 @@ def _clear_message(error: BaseException | None) -> str | None:
         if here and isinstance(error, _CLEAR_ERRORS):
             return str(error)
         error = error.__cause__ or error.__context__
-    return None
+    return _uncreated(str(outer)) if isinstance(outer, ValueError) else None
+
+
+def _uncreated(message: str) -> str | None:
+    """Return which class could not be created and why, of jsonargparse's text on all its types."""
+    name = re.search(r"^Given value: Namespace\(class_path='([\w.]+)'", message, re.MULTILINE)
+    _, found, reasons = message.partition("\nErrors:\n")
+    if not (name and found):
+        return None
+    lines = reasons[: reasons.index("\nGiven value type:")].splitlines()
+    clear = [line.strip().removeprefix("- ") for line in lines if "- Expected a <" not in line]
+    return f"cannot create {name[1].rpartition('.')[2]}: {' '.join(clear)}"

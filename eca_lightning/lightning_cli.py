@@ -24,13 +24,13 @@ from eca_lightning.training.callbacks.run_description import NetworkSummary
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from eca_lightning.training.checkpoint_options import complete_model
 from eca_lightning.training.gpu_defaults import set_benchmark
+from eca_lightning.training.monitors import require_work
 from eca_lightning.training.resuming import SameStart, place_run, require_writable
-from eca_lightning.training.run_loggers import start_loggers
+from eca_lightning.training.run_loggers import keep_metrics, start_loggers
 from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.arguments import OneLineErrors
 from eca_lightning.utils.atomic import end_with_parent, lock
-from eca_lightning.utils.checks import require
 
 _PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
     "output": (Path, "file to write: .csv, .jsonl or .parquet (classifier), .json (detector)"),
@@ -38,8 +38,6 @@ _PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
     "annotated": (bool, "detector: whether to write annotated images"),
     "min_score": (float, "detector: minimum score of the objects that are drawn"),
 }
-
-_LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_sanity_val_steps": -1}
 
 _NOT_BARE = (
     *("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
@@ -132,18 +130,8 @@ class EcaLightningCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse what Lightning takes without a word, such as 1000 epochs where none are given."""
-        limits = self.config.get("fit.trainer", {})
-        for name, least in _LEAST.items():
-            value = self.config.get(f"{self.subcommand}.trainer.{name}")
-            require(value is None or value >= least, f"trainer.{name}", f"at least {least}", value)
-        if limits and limits["limit_train_batches"] == 0:
-            raise ValueError("trainer.limit_train_batches is 0: there would be nothing to train on")
-        ends = [limits.get(key) for key in ("max_epochs", "max_time", "fast_dev_run")]
-        if limits and not any(ends) and limits["max_steps"] < 0:
-            raise ValueError(
-                "trainer.max_epochs is not set: add a schedule, such as "
-                "--config configs/schedules/ffcv16.yaml, or --trainer.max_epochs"
-            )
+        if self.subcommand:
+            require_work(self.config[self.subcommand]["trainer"], self.subcommand == "fit")
 
     def _set_seed(self) -> None:
         """Seed all generators."""
@@ -180,6 +168,9 @@ class EcaLightningCLI(LightningCLI):
             self.save_config_callback = self._folder = None
             off = (Callback,)
         off += tuple(kind for option, kind in _SWITCHES.items() if config.get(option) is False)
+        if self.subcommand not in (None, "fit"):
+            self.save_config_callback = None  # config.yaml is that of the run's training
+        config |= {"logger": False} if self.subcommand == "predict" else {}
         config["callbacks"] = [c for c in _as_list(config["callbacks"]) if not isinstance(c, off)]
         kept = [c for c in callbacks if not isinstance(c, off)]
         set_benchmark(config, self.model)
@@ -222,6 +213,13 @@ class EcaLightningCLI(LightningCLI):
             self._at_end.enter_context(lock(self._checkpoints))
             start_loggers(trainer.loggers, self._folder, self._start_step)
 
+    @rank_zero_only
+    def before_validate(self) -> None:
+        """Keep what training has logged to a file that this command logs to as well."""
+        keep_metrics(self.trainer.loggers)
+
+    before_test = before_validate
+
     def before_predict(self) -> None:
         """Keep no predictions once they are written: a folder's masks would fill the memory."""
         options = self.config_init[self.subcommand]
@@ -236,6 +234,9 @@ class EcaLightningCLI(LightningCLI):
         except Exception as error:
             files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
             clear = isinstance(error, ValueError) and files[-1].is_relative_to(_ROOT)
+            logging_to = [file.stem for file in files if file.parent.name == "loggers"]
+            if logging_to and not clear and not isinstance(error, OSError):
+                raise ValueError(f"cannot log to {logging_to[-1]}: {error}") from error
             restoring = any(file.name == "checkpoint_connector.py" for file in files)
             if clear or not restoring:
                 raise

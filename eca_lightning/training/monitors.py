@@ -1,11 +1,35 @@
-"""Refuse to monitor what is never logged, before training rather than after its first epoch."""
+"""Refuse before training what Lightning takes without a word."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
 
-from eca_lightning.utils.checks import require_known
+from eca_lightning.utils.checks import require, require_known
+
+_LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_sanity_val_steps": -1}
+
+
+def require_work(options: Mapping[str, Any], is_fit: bool) -> None:
+    """Check the trainer's options, also that training does something and ends.
+
+    Raises:
+        ValueError: If an option is out of its range, or there is nothing to train or no end.
+    """
+    for name, least in _LEAST.items():
+        value = options[name]
+        require(value is None or value >= least, f"trainer.{name}", f"at least {least}", value)
+    if not is_fit:
+        return
+    if options["limit_train_batches"] == 0:
+        raise ValueError("trainer.limit_train_batches is 0: there would be nothing to train on")
+    ends = [options[key] for key in ("max_epochs", "max_time", "fast_dev_run")]
+    if not any(ends) and options["max_steps"] < 0:
+        raise ValueError(
+            "trainer.max_epochs is not set: add a schedule, such as "
+            "--config configs/schedules/ffcv16.yaml, or --trainer.max_epochs"
+        )
 
 
 def require_logged(trainer: Trainer, model: Any) -> None:

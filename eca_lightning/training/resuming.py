@@ -2,8 +2,10 @@
 
 import re
 import tempfile
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -33,9 +35,12 @@ def place_run(options: Namespace, name: str) -> tuple[Path, dict[str, Any]]:
     given = {key: deepcopy(options.get(key)) for key in keys}
     loggers = options.get("trainer.logger")
     entries = loggers if isinstance(loggers, list) else [loggers]
-    named = [(_kind(e), e["init_args"]) for e in entries if isinstance(e, Namespace)]
-    place = next((arguments for kind, arguments in named if kind in _WITH_FOLDERS), None)
-    place = place or Namespace(save_dir="runs", name=name, version=None)
+    place = Namespace(save_dir="runs", name=name, version=None)
+    classes = [entry for entry in entries if isinstance(entry, Namespace)]
+    named = [(_kind(entry), entry.get("init_args") or Namespace()) for entry in classes]
+    parts = ("save_dir", "name", "version")
+    placed = [a for kind, a in named if kind in _WITH_FOLDERS and all(key in a for key in parts)]
+    place = placed[0] if placed else place
     runs, version = Path(place["save_dir"], place["name"] or ""), place["version"]
     resume = given["ckpt_path"] == "auto"
     if loggers is False:
@@ -44,22 +49,23 @@ def place_run(options: Namespace, name: str) -> tuple[Path, dict[str, Any]]:
         folder = runs / (f"version_{version}" if isinstance(version, int) else version)
     else:
         found = sorted(runs.glob("*/checkpoints/*.ckpt"), key=_age) if resume else []
-        folder = found[0].parents[1] if found else runs / _new_version(runs, resume)
+        folder = found[0].parents[1] if found else runs / _new_version([place, *placed], resume)
 
     checkpoints = given["checkpoint.dirpath"] or str(folder / "checkpoints")
     options["checkpoint.dirpath"] = checkpoints
     new: dict[str, Any] = {"version": folder.name}
-    ids = {}
+    ids: dict[str, tuple[str, list[str]]] = {}
     if resume:
         path = newest_checkpoint(Path(options.get("last_checkpoint.dirpath") or checkpoints))
         options["ckpt_path"] = path and str(path)
-        step = read_checkpoint(path).get("global_step", -1) if path else -1
-        new["purge_step"] = step + 1  # TensorBoard forgets the scalars of later steps
+        step = read_checkpoint(path).get("global_step", 0) if path else 0
+        new["purge_step"] = step  # TensorBoard forgets what was logged from here on
         ids = read_run_ids(folder)
     for kind, arguments in named:
-        values = new if kind in _WITH_FOLDERS else ids.get(kind, {})
-        for key in values:
-            if key in arguments and arguments[key] is None:
+        option, names = ids.get(kind, ("", []))
+        values = new if kind in _WITH_FOLDERS else {option: names.pop(0)} if names else {}
+        for key in values.keys() & arguments.keys():
+            if arguments[key] is None:
                 arguments[key] = values[key]
     return folder, given
 
@@ -67,13 +73,20 @@ def place_run(options: Namespace, name: str) -> tuple[Path, dict[str, Any]]:
 _WITH_FOLDERS = ("TensorBoardLogger", "CSVLogger")
 """Loggers that write to ``save_dir/name/version``."""
 
+_KNOWN = (*_WITH_FOLDERS, "WandbLogger", "MLFlowLogger")
+
 
 def _kind(logger: Namespace) -> str:
-    return logger["class_path"].rpartition(".")[2]
+    """Return the class of Lightning that a logger is of, also by inheritance; else nothing."""
+    bases = resolve_name(logger["class_path"]).__mro__
+    return next((base.__name__ for base in bases if base.__name__ in _KNOWN), "")
 
 
-def _new_version(runs: Path, resume: bool) -> str:
-    found = (re.fullmatch(r"version_(\d+)", path.name) for path in runs.glob("version_*"))
+def _new_version(places: Sequence[Namespace], resume: bool) -> str:
+    """Name a version that no logger of the run has written; the first for an unfinished attempt."""
+    folders = (Path(place["save_dir"], place["name"] or "") for place in places)
+    names = (path.name for folder in folders for path in folder.glob("version_*"))
+    found = (re.fullmatch(r"version_(\d+)", name) for name in names)
     numbers = [int(match[1]) for match in found if match and not resume]
     return f"version_{max(numbers, default=-1) + 1}"
 

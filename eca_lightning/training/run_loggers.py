@@ -7,24 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from eca_lightning.utils.atomic import atomic_write
 
 _FILE = "loggers.json"
-_ID_OPTIONS = {"WandbLogger": "id", "MLFlowLogger": "run_id"}
+_ID_OPTIONS: dict[type[Logger], str] = {WandbLogger: "id", MLFlowLogger: "run_id"}
 
 
-def read_run_ids(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the option of each logger, by its class, that continues its run of a folder."""
+def read_run_ids(folder: Path) -> dict[str, tuple[str, list[str]]]:
+    """Return the option that continues a run, and the ids of a folder, by the logger's class."""
     try:
         saved = json.loads((folder / _FILE).read_bytes())
         return {
-            kind: {option: str(saved[kind])}
+            kind.__name__: (option, list(map(str, saved.get(kind.__name__, []))))
             for kind, option in _ID_OPTIONS.items()
-            if kind in saved
         }
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
@@ -34,22 +35,58 @@ def start_loggers(loggers: Sequence[Logger], folder: Path, step: int) -> None:
     Args:
         loggers: The loggers of the run.
         folder: The run's folder, which gets the ids that Weights & Biases and MLflow give the run.
-        step: Optimizer step at which the run goes on; -1 at its start.
+        step: Optimizer step at which the run goes on; 0 or less at its start.
+
+    Raises:
+        ValueError: If one cannot be started, or does not know the run of an earlier attempt.
     """
-    ids = {}
+    keep_metrics(loggers, step)
+    ids: dict[str, list[str]] = {}
     for logger in loggers:
-        if isinstance(logger, CSVLogger):
-            _keep_metrics(logger, step)
-        elif isinstance(logger, WandbLogger | MLFlowLogger):
-            logger.experiment  # noqa: B018  starts the run
-            ids[type(logger).__name__] = logger.version
+        for kind in _ID_OPTIONS:
+            if isinstance(logger, kind):
+                ids.setdefault(kind.__name__, []).append(_start(logger, folder))
+        if isinstance(logger, MLFlowLogger):
+            _continue_run(logger)
     if ids:
         with atomic_write(folder / _FILE) as part:
             part.write_text(json.dumps(ids))
 
 
-def _keep_metrics(logger: CSVLogger, step: int) -> None:
-    """Keep the rows up to a step, which Lightning's logger removes when it starts."""
+def _start(logger: Any, folder: Path) -> str:
+    """Start a logger and return the id of its run."""
+    name = type(logger).__name__
+    rank_zero_info(f"starting {name}")  # a server that does not answer takes minutes
+    try:
+        logger.experiment  # noqa: B018  starts the run
+    except Exception as error:  # each package has its own
+        file = folder / _FILE
+        hint = f" (the id of the run is in {file}: remove it to start another)"
+        raise ValueError(f"cannot start {name}: {error}{hint if file.exists() else ''}") from error
+    return str(logger.version)
+
+
+def _continue_run(logger: MLFlowLogger) -> None:
+    """Mark a run as running, and log none of its options again, as MLflow lets none change."""
+    run: Any = logger.experiment.get_run(logger.run_id)
+    logger.experiment.update_run(logger.run_id, status="RUNNING")
+    log_all = logger.log_hyperparams
+
+    def log_new(params: Any) -> None:
+        flat = _flatten_dict(_convert_params(params))
+        log_all({key: value for key, value in flat.items() if key not in run.data.params})
+
+    setattr(logger, "log_hyperparams", log_new)  # noqa: B010  mypy lets no method be replaced
+
+
+def keep_metrics(loggers: Sequence[Logger], step: float = float("inf")) -> None:
+    """Keep the rows of CSV files before a step, which Lightning removes when it starts a logger."""
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            _keep_rows(logger, step)
+
+
+def _keep_rows(logger: CSVLogger, step: float) -> None:
     file = Path(logger.log_dir, "metrics.csv")
     kept = file.with_name(".metrics.csv")
     if file.exists():
@@ -64,6 +101,6 @@ def _keep_metrics(logger: CSVLogger, step: int) -> None:
     with atomic_write(file) as part, part.open("w", newline="") as new:
         table = csv.DictWriter(new, names, extrasaction="ignore")
         table.writeheader()
-        table.writerows(row for row in rows if int(row["step"]) <= step)
+        table.writerows(row for row in rows if int(row["step"]) < step)
     writer.metrics_keys = names
     kept.unlink()

@@ -85,7 +85,7 @@ def test_the_version_that_was_saved_to_last(tmp_path, monkeypatch, kind):
     for version, age in ((0, 30), (1, 10), (2, 20)):
         save(runs / f"version_{version}" / "checkpoints" / "last.ckpt", age)
     (runs / "version_3" / "checkpoints").mkdir(parents=True)
-    (runs / "version_1" / "loggers.json").write_text('{"WandbLogger": "abc"}')
+    (runs / "version_1" / "loggers.json").write_text('{"WandbLogger": ["abc"]}')
     parsed = place()
     folder, given = place_run(parsed, "run")
     assert folder == runs / "version_1"

@@ -94,7 +94,7 @@ class AttentionFigures(ValidationReport):
         """Draw the figures."""
         gates, labels = gathered
         for name, figure in figures(pl_module.backbone, gates, labels, pl_module.class_names):
-            writer.add_figure(f"attention/{name}", figure, pl_module.global_step)
+            writer.add_figure(f"attention/{name}", figure)
 
 
 def evenly_spread(total: int, count: int) -> list[int]:

@@ -46,14 +46,13 @@ class AttentionMonitor(ValidationReport):
 
     def write(self, writer: Any, gathered: Any, pl_module: ImageClassifier) -> None:
         """Write the statistics and the histogram of each layer."""
-        step = pl_module.global_step
         bins = np.linspace(0, 1, 51)  # TensorBoard's own are for any number, and coarse here
         for layer, gates in gathered.items():
             saturated = (gates < 0.05) | (gates > 0.95)
             scalars = {"mean": gates.mean(), "spread": gates.std()}
             scalars["saturation"] = saturated.float().mean()
-            writer.add_scalars({f"gates_{key}/{layer}": v for key, v in scalars.items()}, step)
-            writer.add_histogram(f"gates/{layer}", gates, step, bins=bins)
+            writer.add_scalars({f"gates_{key}/{layer}": v for key, v in scalars.items()})
+            writer.add_histogram(f"gates/{layer}", gates, bins)
 
 
 def gates_of(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:

@@ -53,13 +53,12 @@ class ConfusionReport(ValidationReport):
         """Write the pairs and the matrix."""
         counts = gathered[:-1].view(pl_module.num_classes, -1)
         names = pl_module.class_names or list(map(str, range(len(counts))))
-        step = pl_module.global_step
         text = most_confused(counts, names, self.pairs)
         if left_out := int(gathered[-1]):
             text += f"\n\nLeft out: {left_out} images whose predictions are NaN or infinite."
-        writer.add_text("val/most_confused", text, step)
+        writer.add_text("val/most_confused", text)
         if len(counts) <= self.max_drawn:
-            writer.add_figure("val/confusion_matrix", draw(counts, names), step)
+            writer.add_figure("val/confusion_matrix", draw(counts, names))
 
 
 def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:

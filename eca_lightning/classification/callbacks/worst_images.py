@@ -69,7 +69,7 @@ class WorstImages(ValidationReport):
     def write(self, writer: Any, gathered: Scored, pl_module: ImageClassifier) -> None:
         """Draw the images."""
         figure = draw(gathered, pl_module.class_names)
-        writer.add_figure("val/worst", figure, pl_module.global_step)
+        writer.add_figure("val/worst", figure)
 
 
 def draw(worst: Scored, names: list[str] | None) -> Figure:

@@ -51,7 +51,7 @@ class DetectionImages(ValidationReport):
             [draw_objects(image, objects, names, self.min_score) for objects in both]
             for image, *both in gathered
         ]
-        writer.add_figure("val/detections", _side_by_side(drawn), pl_module.global_step)
+        writer.add_figure("val/detections", _side_by_side(drawn))
 
 
 def draw_objects(

@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from eca_lightning.training.callbacks.run_description import run_config
+from eca_lightning.training.callbacks.summaries import logged_step
 from eca_lightning.training.task import VisionTask
 
 # Options on which the result may depend (of the trainer) and does not (of model and data).
@@ -65,9 +66,9 @@ class BestScores(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and not self._declared:
                 options = flat_options(run_config(trainer, pl_module))
-                logger.log_hyperparams(options, scores, trainer.global_step)
+                logger.log_hyperparams(options, scores, logged_step(trainer))
             else:
-                logger.log_metrics(scores, trainer.global_step)
+                logger.log_metrics(scores, logged_step(trainer))
         self._declared = True
 
 

@@ -73,7 +73,7 @@ class RunDescription(Callback):
         }
         writer.add_custom_scalars(layout)
         text = yaml.safe_dump(run_config(trainer, pl_module), sort_keys=False)
-        writer.add_text("run/config", f"```yaml\n{text}```", trainer.global_step)
+        writer.add_text("run/config", f"```yaml\n{text}```")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any
@@ -87,7 +87,7 @@ class RunDescription(Callback):
             return
         if size := pl_module.image_size(batch):
             table = cost_table(pl_module.backbone_config, size)
-            writer.add_text("run/complexity", table, trainer.global_step)
+            writer.add_text("run/complexity", table)
 
 
 def run_config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def test_figures_at_each_validation(fit, classifier):
     assert sorted(events.tags("images")) == TAGS
     for tag in TAGS:
         images = events.events.Images(tag)
-        assert [image.step for image in images] == [5, 10]
+        assert [image.step for image in images] == [4, 9]
         assert min(images[0].width, images[0].height) > 200
 
 
