@@ -42,6 +42,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 GresTypes=gpu
 MailProg=/bin/true
+MinJobAge=3600
 NodeName=n1 NodeHostname={HOST} Port=26818 CPUs=24 RealMemory=96000 Gres=gpu:8
 NodeName=n2 NodeHostname={HOST} Port=26819 CPUs=24 RealMemory=96000 Gres=gpu:8
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP

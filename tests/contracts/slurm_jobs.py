@@ -197,11 +197,11 @@ def long_run(folder, took):
     for count, line in (
         (2, f"SIGUSR1: job {job.number} ends its step, and is requeued"),
         (2, "attempt 1 of 4 ended with status"),
-        (1, "DUE TO NODE FAILURE"),
         (5, f"Restored all states from the checkpoint at {job.checkpoint}"),
         (1, "SIGUSR1: " + str(job.checkpoint)),
     ):
         require(log.count(line) == count, f"the log has {count} lines with {line!r}")
+    require("DUE TO NODE FAILURE" in log, "the log names the node's failure")
     copies = [path.name for path in sorted((folder / "scratch").glob("*.beton*"))]
     require(len(copies) == 4 and "part" not in str(copies), f"the data were copied: {copies}")
     return alone
