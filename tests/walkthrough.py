@@ -54,7 +54,7 @@ SMALLER = {
     "imagenet/resnet50_ffcv.yaml": {
         **TEN_CLASSES,
         "image_size: 256": "image_size: 64",
-        "resize_size: 293": "resize_size: 72",
+        "resize_size: 292.571428571": "resize_size: 72",
         "    batch_size: 512": "    batch_size: 32",
     },
     "schedules/ffcv16.yaml": {

@@ -87,7 +87,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
         image_size: int = 224,
-        resize_size: int = 256,
+        resize_size: int | float = 256,
         train_crop: CropName = "random_resized_crop",
         eval_crop: CropName = "center_crop",
         flip: bool = True,

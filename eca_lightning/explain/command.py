@@ -21,7 +21,7 @@ from eca_lightning.classification.import_command import load_classifier
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.data.folder.datamodule import ImageFolderDataModule
 from eca_lightning.explain import grad_cam
-from eca_lightning.utils.checks import require
+from eca_lightning.utils.checks import other_classes, require
 from eca_lightning.utils.reports import save_figure
 from eca_lightning.utils.yaml_files import read_yaml
 
@@ -34,6 +34,7 @@ def attention(
     images_per_class: int = 32,
     image_size: int | None = None,
     output: Path = Path("runs/attention"),
+    rename_classes: bool = False,
     modules: list[str] | None = None,
 ) -> None:
     """Draw what the attention of a trained classifier does to validation images.
@@ -54,6 +55,8 @@ def attention(
         image_size: Height and width of the center crop of images from a folder, in pixels.
             Default: 224.
         output: Folder for the figures.
+        rename_classes: Take the data's class names where they differ from a classifier's, as those
+            of the same classes in the same order.
         modules: Modules of your own to import first: a checkpoint may name the attention and the
             backbones in them.
 
@@ -75,6 +78,9 @@ def attention(
                 f"{data} has {len(names or [])} classes, and the classifiers have "
                 f"{', '.join(map(str, counts))}: give data and classifiers of the same classes"
             )
+        for known in (model.class_names for model in models):
+            if known and names and known != names and not rename_classes:
+                raise ValueError(f"class_names {other_classes(known, names)}")
         sample = ClassSample(_labels(classes, names, counts[0]), images_per_class)
         for images, labels in module.val_dataloader():
             sample.add(images, labels)

@@ -3,7 +3,6 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +24,7 @@ from eca_lightning.training.hub import HubMixin
 from eca_lightning.training.monitors import require_logged
 from eca_lightning.training.optim import horizon_in_steps, images_per_step, parameter_groups
 from eca_lightning.training.resumed_optimizer import built_options, keep_given_options
+from eca_lightning.utils.checks import other_classes
 from eca_lightning.weights.tensors import require_usable
 
 
@@ -193,13 +193,7 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
         for name in self.data_attributes:
             ours, theirs = known.get(name), getattr(data, name, None)
             if ours and theirs and ours != theirs and not (fitting or self.rename_classes):
-                pairs = enumerate(zip_longest(ours, theirs))
-                index, (was, now) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-                raise ValueError(
-                    f"{name} of the data differ from the checkpoint's: class {index} is {now!r} in "
-                    f"the data and {was!r} in the checkpoint. Give the data of the checkpoint or, "
-                    "if they are the same classes in the same order, --rename_classes true"
-                )
+                raise ValueError(f"{name} {other_classes(ours, theirs)}")
             use_theirs = theirs or (fitting and hasattr(data, name))
             setattr(self, name, theirs if use_theirs else ours)
             source = "the data" if theirs or not self.class_names else source

@@ -34,8 +34,8 @@ _CLASSES = (
 def as_typed(arguments: Iterable[str]) -> list[str]:
     """Spell options as their parameters, ``--max-resolution`` as ``--max_resolution``.
 
-    A leading ``~/`` of a value becomes the home folder, and a config from a pipe, which can be read
-    only once, its content.
+    A leading ``~`` or ``~name`` of a value becomes the home folder, and a config from a pipe, which
+    can be read only once, its content.
     """
     spelled: list[str] = []
     for argument in arguments:
@@ -44,7 +44,7 @@ def as_typed(arguments: Iterable[str]) -> list[str]:
             option = "--" + option[2:].replace("-", "_")
         else:
             option, equals, value = "", "", argument
-        value = os.path.expanduser(value) if value.startswith("~/") else value
+        value = os.path.expanduser(value)
         if option == "--config" or spelled[-1:] == ["--config"]:
             value = Path(value).read_text() if _is_pipe(value) else value
         spelled.append(option + equals + value)
@@ -192,7 +192,7 @@ def _one_line(message: str, options: Sequence[str]) -> str:
 
 def _hint(name: str, known: Iterable[str]) -> str:
     plain = name.replace("-", "_")
-    near = get_close_matches(plain, set(known), n=1)
+    near = get_close_matches(plain, {*known, "class_path", "init_args"}, n=1)
     if not near and "." in plain:  # the group's name may be the wrong one
         root, _, rest = plain.partition(".")
         roots = get_close_matches(root, {option.partition(".")[0] for option in known}, n=1)

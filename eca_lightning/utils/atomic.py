@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,7 +75,7 @@ def lock(path: Path) -> Iterator[None]:
     """Be the only process that writes a file or folder; a process that dies holds no lock.
 
     The file ``.NAME.lock`` beside it is locked, and names the holder. Where the file system has no
-    locks, there are none.
+    locks, there are none, and a warning says so.
 
     Raises:
         BlockingIOError: If another process has the lock.
@@ -105,6 +106,10 @@ def _locked(file: Path, path: Path) -> int:
             pass
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                warnings.warn(
+                    f"the file system of {path} has no locks: let no other process write it",
+                    stacklevel=2,
+                )
                 return descriptor
             holder = os.pread(descriptor, 200, 0).decode(errors="replace")
             os.close(descriptor)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,3 +65,14 @@ def require_known(name: str, known: Iterable[str], what: str) -> None:
         close = get_close_matches(name, names, n=1)
         hint = f" (did you mean '{close[0]}'?)" if close else ""
         raise ValueError(f"unknown {what} '{name}'{hint}; known: {', '.join(names)}")
+
+
+def other_classes(ours: Sequence[Any], theirs: Sequence[Any]) -> str:
+    """Say where the classes of the data, ``theirs``, are not those of the checkpoint."""
+    pairs = enumerate(zip_longest(ours, theirs))
+    index, (was, now) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    return (
+        f"of the data differ from the checkpoint's: class {index} is {now!r} in the data and "
+        f"{was!r} in the checkpoint. Give the data of the checkpoint or, if they are the same "
+        "classes in the same order, --rename_classes true"
+    )

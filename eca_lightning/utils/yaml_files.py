@@ -16,7 +16,7 @@ class BadYamlError(yaml.YAMLError, ValueError):
 
 
 def load_yaml(text: str) -> Any:
-    """Load YAML as jsonargparse does; a leading ``~/`` becomes the home folder.
+    """Load YAML as jsonargparse does; a leading ``~`` becomes the home folder.
 
     Raises:
         BadYamlError: If it is no YAML, has a key twice, or aliases make it huge or endless.
@@ -79,4 +79,4 @@ def _with_home(value: Any) -> Any:
         return {key: _with_home(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_with_home(entry) for entry in value]
-    return os.path.expanduser(value) if isinstance(value, str) and value[:2] == "~/" else value
+    return os.path.expanduser(value) if isinstance(value, str) else value

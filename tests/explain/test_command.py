@@ -29,10 +29,13 @@ def work(tmp_path_factory):
             pixels = rng.integers(0, 128, (20, 20, 3), dtype=np.uint8)
             pixels[..., 2 - channel] += 127
             Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
-    for name, attention_name, classes in (("eca", "eca", 3), ("plain", None, 3), ("ten", "se", 10)):
+    networks = {"eca": ("eca", 3), "plain": (None, 3), "named": (None, 3), "ten": ("se", 10)}
+    for name, (attention_name, classes) in networks.items():
         torch.manual_seed(0)
         model = ImageClassifier(BackboneConfig("resnet20", attention_name, num_classes=classes))
         trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+        if name == "named":
+            model.class_names = ["blue", "leaf", "red"]
         trainer.strategy.connect(model)
         trainer.save_checkpoint(folder / f"{name}.ckpt")
     options = {"val": str(folder / "images"), "image_size": 16, "eval_crop": "full"}
@@ -57,6 +60,9 @@ def test_all_figures_from_a_config(work, tmp_path):
 def test_a_folder_and_a_network_without_gates(work, tmp_path):
     attention(work / "plain.ckpt", work / "images", image_size=32, output=tmp_path)
     assert names_in(tmp_path) == ["grad_cam.png"]
+    renamed = {"image_size": 32, "output": tmp_path / "renamed", "rename_classes": True}
+    attention(work / "named.ckpt", work / "images", **renamed)
+    assert names_in(tmp_path / "renamed") == ["grad_cam.png"]
 
 
 def test_the_images_are_those_of_the_classes(work, tmp_path, monkeypatch):
@@ -169,6 +175,7 @@ def test_overlays_show_the_prediction_of_each_classifier():
         (("eca.ckpt", "eca.ckpt"), {}, "is not the config of a data module"),
         (("eca.ckpt", "missing.yaml"), {}, "config or folder not found"),
         (("missing.ckpt", "data.yaml"), {}, "weights not found"),
+        (("named.ckpt", "data.yaml"), {}, "class 1 is 'green' in the data and 'leaf' in the check"),
     ],
 )
 def test_bad_input_is_named(work, tmp_path, arguments, options, message):

@@ -1,5 +1,6 @@
 """With --ckpt_path, what a command gives wins, and what it leaves out is the checkpoint's."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 import yaml
 
+from eca_lightning.classification.callbacks import confusion
+from eca_lightning.export.command import export
 from eca_lightning.lightning_cli import lightning_cli
 
 pytestmark = pytest.mark.usefixtures("as_a_program")
@@ -164,10 +167,18 @@ def test_options_that_the_model_does_not_have_are_named(last, tmp_path):
 OTHERS = ["--data.class_names", "[cherry, leaf, sky]"]
 
 
-def test_training_from_a_checkpoint_takes_the_class_names_of_the_data(last):
-    run = resumed(last, *OTHERS)
+def test_training_from_a_checkpoint_takes_the_class_names_of_the_data(last, monkeypatch):
+    drawn = []
+    draw = confusion.draw
+    monkeypatch.setattr(
+        confusion, "draw", lambda counts, names: drawn.append(names) or draw(counts, names)
+    )
+    run = resumed(last, *OTHERS, "--reports", "[ConfusionReport]")
     path = run.trainer.checkpoint_callback.best_model_path
-    assert torch.load(path, weights_only=True)["class_names"] == ["cherry", "leaf", "sky"]
+    export(Path(path), Path("new.safetensors"))
+    names = [*drawn, torch.load(path, weights_only=True)["class_names"]]
+    names.append(json.loads(Path("new.json").read_text())["class_names"])
+    assert names == [["cherry", "leaf", "sky"]] * 3
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])

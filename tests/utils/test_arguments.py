@@ -50,6 +50,7 @@ def test_the_nearest_name_is_suggested(capsys, arguments, near):
         ("trainr:\n  max_epochs: 3", "bad.yaml, line 2: .*did you mean 'trainer.max_epochs'"),
         ("model:\n  init_args:\n    loos: x", "bad.yaml, line 3: model: .*did you mean 'loss'"),
         ("data:\n  init_args:\n    batch-size: 4", "bad.yaml, line 3: .*did you mean 'batch_size'"),
+        ("data:\n  class-path: CocoDataModule", "line 2: .*did you mean 'class_path'"),
         ("model: {class_path: ImageClasifier}", "bad.yaml: .*did you mean 'ImageClassifier'"),
         ("trainer:\n  devices: 1\n  devices: 2", "bad.yaml: line 3: 'devices' is given in line 2"),
         ("model:\n  init_args: {backbone: twice.yaml}", "twice.yaml .*line 2: 'name' is given"),
@@ -101,6 +102,7 @@ def test_home_and_hyphens(monkeypatch):
     expected = (Path("/home/me/x-y"), False, None, 4)
     assert parsed("--path", "~/x-y", "--batch-size", "4") == expected
     assert parsed("--path=~/x-y", "--batch-size=4") == expected
+    assert parsed("--path", "~root/x")[0] == Path("/root/x")
 
 
 def printed(capsys, *arguments):

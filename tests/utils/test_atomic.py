@@ -1,5 +1,6 @@
 """Files are there whole, or as they were before."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -65,6 +66,17 @@ def test_a_second_writer_is_refused_and_told_who_writes(tmp_path):
     with exclusive_write(path) as part:
         part.write_text("second")
     assert path.read_text() == "second"
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    message = r"table\.csv has no locks: let no other process write it"
+    with pytest.warns(match=message), exclusive_write(tmp_path / "table.csv") as part:
+        part.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
 def test_a_dead_holder_blocks_nobody_and_what_it_left_is_removed(tmp_path):

@@ -122,7 +122,7 @@ class Crop:
     name: CropName
     height: int
     width: int
-    resize_size: int = 256
+    resize_size: float = 256
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = False
@@ -177,7 +177,8 @@ class Crop:
         if self.name == "random_resized_crop":
             boxes = random_resized_crops(numbers[:, 1:], heights, widths, self.scale, self.ratio)
         elif self.name == "center_crop":
-            sides = (np.minimum(heights, widths) * self.height // self.resize_size).clip(1)
+            sides = np.minimum(heights, widths) * self.height / self.resize_size
+            sides = np.floor(sides + 1e-6).astype(np.int64).clip(1)  # of 256 / 0.875 as well
             boxes = np.stack([(heights - sides) // 2, (widths - sides) // 2, sides, sides], axis=1)
         else:
             zeros = np.zeros_like(heights)

@@ -1,10 +1,12 @@
 """Crops and flips: inside the image, reproducible, and distributed as torchvision's."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torchvision.transforms import v2
 
 from eca_lightning import ColorJitter, RandAugment, RandomErasing, TrivialAugment
@@ -98,6 +100,18 @@ def test_crops_depend_on_seed_epoch_and_sample_alone():
 )
 def test_centre_box(shape, box):
     assert crops(Crop("center_crop", 224, 224), 1, *shape)[0].tolist() == [*box, 0]
+
+
+@pytest.mark.parametrize("recipe", ["resnet18_ffcv", "resnet50_ffcv"])
+def test_the_recipes_of_ffcv_crop_as_ffcv_does(recipe):
+    """Its ratio, 224 / 256, is no whole number of pixels that 256 are cut from."""
+    path = Path(__file__).parents[3] / "configs" / "imagenet" / f"{recipe}.yaml"
+    resize_size = yaml.safe_load(path.read_text())["data"]["init_args"]["resize_size"]
+    view = Crop("center_crop", 256, 256, resize_size=resize_size)
+    for height, width in [(256, 256), (375, 500), (512, 683), (400, 400), (333, 500), (1, 9)]:
+        side = max(int(224 / 256 * min(height, width)), 1)  # ffcv.fields.rgb_image.get_center_crop
+        expected = [(height - side) // 2, (width - side) // 2, side, side, 0]
+        assert crops(view, 1, height, width)[0].tolist() == expected
 
 
 @pytest.mark.parametrize(
