@@ -91,7 +91,8 @@ def test_a_dead_holder_blocks_nobody_and_what_it_left_is_removed(tmp_path):
     holder = context.Process(target=hold, args=(ready,))
     holder.start()
     assert ready.wait(20)
-    with pytest.raises(BlockingIOError), lock(tmp_path / "table.csv"):
+    message = rf"table\.csv is being written by process {holder.pid} on "
+    with pytest.raises(BlockingIOError, match=message), lock(tmp_path / "table.csv"):
         pass
     holder.kill()
     holder.join()
