@@ -120,6 +120,17 @@ def test_sigusr1_requeues_a_slurm_job(tmp_path, monkeypatch):
     assert asked.read_text() == "requeue 17\nrequeue 12_5\n"
 
 
+def test_sigusr1_before_training_ends_a_rank_under_slurm(tmp_path, monkeypatch):
+    ranks = ("NTASKS", "NTASKS_PER_NODE", "NNODES", "JOB_ID")
+    for name in (*ranks, "PROCID", "LOCALID", "NODEID"):
+        monkeypatch.setenv(f"SLURM_{name}", str(int(name in ranks)))
+    monkeypatch.setenv("SLURM_JOB_NAME", "eca-lightning")
+    found = []
+    probe = At("on_train_start", 1, lambda: found.append(signal.getsignal(signal.SIGUSR1)))
+    train(tmp_path, probe, LastCheckpoint(), num_sanity_val_steps=0)
+    assert found == [signal.SIG_DFL]  # not Lightning's handler, which would save elsewhere
+
+
 def test_a_second_run_in_one_process_does_not_stop_and_signals_are_given_back(tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
     last = LastCheckpoint()
