@@ -18,9 +18,9 @@ from eca_lightning.classification.losses import LossName, classification_loss
 from eca_lightning.classification.metrics import ExactMean, TopKAccuracy
 from eca_lightning.classification.mixing import Mixing
 from eca_lightning.classification.start_weights import start_from
-from eca_lightning.training.gpu_defaults import missing_for_compilation
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.checks import require, require_uint8
+from eca_lightning.utils.compilers import missing_for_gpu_kernels
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) uint8 and labels (N,) int64; the label -1 marks rows that fill up a batch."""
@@ -169,7 +169,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
             if device == "cpu":  # or maps become channels_last
                 self.backbone.to(memory_format=torch.contiguous_format)
             if device == "cuda" and self.hparams["compile"] is None:
-                if missing := missing_for_compilation():
+                if missing := missing_for_gpu_kernels():
                     rank_zero_warn(f"Training is not compiled, which would be faster: {missing}")
                 else:
                     self._compile(True)

@@ -1,8 +1,5 @@
-"""What runs do on GPUs unless told: compile, choose cuDNN's algorithms and fuse the optimizer."""
+"""What runs do on GPUs unless told: choose cuDNN's algorithms by time and fuse the optimizer."""
 
-import os
-import shutil
-from importlib.util import find_spec
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -13,14 +10,6 @@ from eca_lightning.utils.checks import require
 
 _IMPLEMENTATIONS = ("foreach", "fused")
 """Options of torch's optimizers; None is torch's own choice."""
-
-
-def missing_for_compilation() -> str | None:
-    """Return the remedy if torch.compile cannot make kernels for a GPU on this machine."""
-    if find_spec("triton") is None:
-        return "pip install triton"
-    compilers = os.environ.get("CC"), *map(shutil.which, ("cc", "gcc", "clang"))
-    return None if any(compilers) else "install a C compiler, such as gcc"
 
 
 def set_benchmark(trainer_options: dict[str, Any], model: LightningModule) -> None:

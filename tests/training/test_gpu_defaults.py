@@ -10,8 +10,8 @@ from torch import nn
 
 from eca_lightning import ImageClassifier, ObjectDetector
 from eca_lightning.lightning_cli import lightning_cli
-from eca_lightning.training import gpu_defaults
 from eca_lightning.training.gpu_defaults import fused_where_possible, set_benchmark
+from eca_lightning.utils import compilers
 
 
 def trainer(device="cuda", clip=None, precision=None):
@@ -119,7 +119,7 @@ def compilations(monkeypatch):
 def test_training_on_a_gpu_alone_is_compiled_by_itself(
     compilations, classifier, monkeypatch, option, device
 ):
-    monkeypatch.setattr(gpu_defaults, "find_spec", lambda name: name)
+    monkeypatch.setattr(compilers, "find_spec", lambda name: name)
     monkeypatch.setenv("CC", "cc")
     model = classifier(compile=option)
     model._trainer = trainer(device)
@@ -139,7 +139,7 @@ def test_training_on_a_gpu_alone_is_compiled_by_itself(
 def test_a_gpu_that_lacks_what_compiles_trains_without(
     compilations, classifier, monkeypatch, has_triton, compiler, message
 ):
-    monkeypatch.setattr(gpu_defaults, "find_spec", lambda name: name if has_triton else None)
+    monkeypatch.setattr(compilers, "find_spec", lambda name: name if has_triton else None)
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setenv("PATH", "")
     model = classifier()

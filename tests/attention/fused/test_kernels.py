@@ -2,11 +2,14 @@
 
 import types
 from contextlib import ExitStack
+from functools import partial
 from unittest.mock import patch
 
+import interpreted_kernels
 import pytest
 import torch
 import triton
+from forked import run_forked
 from functorch.compile import min_cut_rematerialization_partition
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
@@ -18,10 +21,14 @@ from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils import _triton
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 from eca_lightning.attention import create_attention
+from eca_lightning.attention.fused import eager, kernels
 from eca_lightning.attention.fused.tail import FusedTail
+from eca_lightning.benchmarks.model_candidates import OriginalECA
 
 H100 = types.SimpleNamespace(
     name="H100",
@@ -40,18 +47,19 @@ H100 = types.SimpleNamespace(
 
 
 class Tail(nn.Module):
-    """The tail of a block, fused and with ECA or of modules and without a gate."""
+    """The tail of a block: fused and with ECA, or of modules and with another gate or none."""
 
     def __init__(self, kind, channels):
         super().__init__()
         self.norm, self.relu = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
         self.fused = FusedTail() if kind == "fused" else None
-        self.gate = create_attention("eca", channels) if self.fused else nn.Identity()
+        gates = {"fused": partial(create_attention, "eca"), "original": OriginalECA}
+        self.gate = gates.get(kind, nn.Identity)(channels)
 
     def forward(self, z, residual):
         if self.fused:
             return self.fused(z, residual, self.norm, self.gate, self.relu)
-        return self.relu(self.gate(self.norm(z)) + residual)
+        return self.relu(self.gate(self.norm(z)).add_(residual))
 
 
 def graphs(kind, shape):
@@ -150,3 +158,66 @@ def test_compiled_tail_takes_few_kernels_and_no_more_passes_than_without_a_gate(
     )
     assert kernels <= plain_kernels + 8
     assert 10 < passes < plain_passes < 13  # the gate's vectors are a hundredth of a pass each
+
+
+class Passes(TorchDispatchMode):
+    """Counts how often an operation reads or writes a whole map, on a device without values."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.count, self.size = 0, torch.Size(shape).numel()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        outputs = function(*args, **kwargs)
+        name = function.name()
+        if not function.is_view and "empty" not in name:
+            inputs = list(args)
+            if "batch_norm" in name:  # once for sums over the batch, and again for what they give
+                inputs += args[:2] if "backward" in name else args[:1]
+            written = outputs if isinstance(outputs, tuple) else (outputs,)
+            self.count += sum(map(self.is_map, [*inputs, *written]))
+        return outputs
+
+    def is_map(self, x):
+        if not isinstance(x, torch.Tensor):
+            return False
+        stored = [size for size, stride in zip(x.shape, x.stride(), strict=True) if stride]
+        return torch.Size(stored).numel() == self.size
+
+
+@pytest.mark.parametrize(("kind", "most"), [("plain", 16), ("original", 29), ("fused", 20)])
+def test_eager_tail_takes_few_more_passes_than_without_a_gate(kind, most, monkeypatch):
+    monkeypatch.setattr(eager, "_kernels_for", lambda y: kernels)
+    shape = (256, 256, 56, 56)
+    z, residual, d_output = (
+        torch.empty(shape, dtype=torch.bfloat16, device="meta")
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+        for _ in range(3)
+    )
+    with torch.device("meta"):
+        tail = Tail(kind, shape[1])
+    tail.gate.bfloat16()  # as autocast does
+    with Passes(shape) as passes:
+        output = tail(z, residual)
+        torch.autograd.grad(output, [z, residual], d_output)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert passes.count == most
+
+
+@pytest.mark.slow
+def test_kernels_compute_what_torch_does(tmp_path):
+    run_forked(tmp_path, interpreted_kernels.compare)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", [kernels._gated_sum, kernels._gated_sum_backward])
+@pytest.mark.parametrize(("dtype", "capability"), [("bf16", 90), ("fp16", 75), ("fp32", 80)])
+def test_kernels_compile_for_gpus(kernel, dtype, capability):
+    signature = dict.fromkeys(kernel.arg_names, f"*{dtype}")
+    signature |= dict.fromkeys(("positions", "channels"), "i32")
+    signature |= dict.fromkeys(("P", "C"), "constexpr")
+    source = ASTSource(kernel, signature, constexprs={"P": 32, "C": 64})
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    assert compiled.asm["cubin"]
