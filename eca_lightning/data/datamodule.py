@@ -15,7 +15,7 @@ from eca_lightning.data.resumable import ResumableDataModule, Split
 from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.data.transforms.augmentation import Augmentation
 from eca_lightning.data.transforms.crop import Crop, CropName
-from eca_lightning.utils.checks import DataError, require_at_least
+from eca_lightning.utils.checks import require_at_least
 
 
 class Source(Protocol):
@@ -155,8 +155,9 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             if train and val and train != val:
                 differing = ", ".join(sorted(set(train) ^ set(val))[:5]) or "their order"
                 raise ValueError(f"data.train and data.val have different classes: {differing}")
-        if faults := self._all_header_faults(stage):
-            raise DataError(faults, "replace or remove what cannot be read")
+        self._require_images(
+            stage, "leave them out, as 'data write image-folder --on_error skip' does"
+        )
 
     @property
     def class_names(self) -> list[str] | None:

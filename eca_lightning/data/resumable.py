@@ -1,7 +1,7 @@
 """The base of the data modules: seed, workers, loaders of this rank, and exact resuming."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from eca_lightning.data.folder.check import ImageCheck
 from eca_lightning.data.folder.files import find_images
 from eca_lightning.data.folder.image import Exif
 from eca_lightning.data.folder.predict_loader import PredictionLoader
-from eca_lightning.utils.checks import require, require_at_least
+from eca_lightning.utils.checks import DataError, require, require_at_least
 from eca_lightning.utils.distributed import gather_objects
 
 Split = Literal["train", "val", "test", "predict"]
@@ -73,11 +73,26 @@ class ResumableDataModule(LightningDataModule):
             faults += check.by_headers(f"data.{split}") if check else []
         return faults
 
-    def _all_header_faults(self, stage: str) -> list[str]:
-        """Return what `prepare_data` has found on all machines; without a trainer, check now."""
+    def _require_images(self, stage: str, remedy: str, others: Sequence[str] = ()) -> None:
+        """Raise what `prepare_data` has found on all machines; without a trainer, check now.
+
+        Args:
+            stage: What the images are for.
+            remedy: What else than to replace labeled images can be done about them.
+            others: Faults that are listed as well.
+
+        Raises:
+            DataError: If there are faults.
+        """
         if self.trainer is None:
-            return self._check_headers(stage)
-        return list(dict.fromkeys(chain(*gather_objects(self.trainer, self._header_faults))))
+            found = self._check_headers(stage)
+        else:
+            found = list(chain(*gather_objects(self.trainer, self._header_faults)))
+        if stage == "predict":
+            remedy = "skip them with --data.on_unreadable skip"
+        if found or others:
+            remedy = f"replace the images that are damaged or missing, or {remedy}"
+            raise DataError([*others, *dict.fromkeys(found)], remedy if found else "")
 
     def _image_check(self, split: Split) -> ImageCheck | None:
         """Return what is to be checked of the files of a split; None if it has no image files."""

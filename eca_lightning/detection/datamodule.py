@@ -124,7 +124,7 @@ class CocoDataModule(ResumableDataModule):
                 exist or their headers are damaged or have other sizes (the message lists all
                 faults), or training and validation have different categories.
         """
-        faults = []
+        faults: list[str] = []
         for split in self._splits(stage):
             if split == "predict":
                 self._images(self._path(split))
@@ -134,10 +134,7 @@ class CocoDataModule(ResumableDataModule):
                 self._annotations(split)
             except DataError as error:
                 faults += error.faults
-        unreadable = self._all_header_faults(stage)
-        if faults or unreadable:
-            remedy = "replace what is missing or cannot be read, or leave it out of the annotations"
-            raise DataError(faults + unreadable, remedy if unreadable else "")
+        self._require_images(stage, "leave them out of the annotations", faults)
         if stage == "fit" and self.paths["val"]:
             train, val = self._annotations("train"), self._annotations("val")
             ours, theirs = (

@@ -108,7 +108,7 @@ def test_faults_of_images_are_listed_with_those_of_annotations(change, capsys):
     assert f"data.train: {files[0]}, image 1 of train.json, does not exist" in faults[1]
     assert f"data.train: cannot read the image {files[1]}, image 2 of train.json: " in faults[2]
     assert f"{files[2]} has 9 x 8 pixels, but train.json says that image 3 has" in faults[3]
-    assert remedy.startswith("replace what is missing or cannot be read")
+    assert remedy.endswith("damaged or missing, or leave them out of the annotations")
 
 
 def test_a_damaged_image_is_left_out_of_the_scores_and_replaced_in_training(change, caplog):

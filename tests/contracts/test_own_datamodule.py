@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import noise_run
 from lightning.pytorch import LightningDataModule
 from tiny_scenes import scene, tiny_detector, write_coco
 from torch.utils.data import DataLoader, IterableDataset
@@ -154,9 +155,10 @@ def test_progressive_resizing_of_a_detector_is_refused(make_trainer, tmp_path):
     assert trainer.global_step == 0
 
 
-def test_progressive_resizing_of_whole_images_is_refused(make_trainer, classifier, image_folder):
+def test_progressive_resizing_of_whole_images_is_refused(make_trainer, classifier, tmp_path):
+    noise_run(tmp_path)  # images of one size
     data = eca.ImageFolderDataModule(
-        train=image_folder, train_crop="full", batch_size=4, num_workers=0
+        train=tmp_path / "images", train_crop="full", batch_size=4, num_workers=0
     )
     trainer = make_trainer(eca.ProgressiveResizing(32))
     with pytest.raises(ValueError, match=r"set data\.train_crop to random_resized_crop"):

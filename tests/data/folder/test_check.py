@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from eca_lightning import ImageFolderDataModule
+from eca_lightning import CocoDataModule, ImageFolderDataModule
 from eca_lightning.data.folder import check
 from eca_lightning.data.folder.check import ImageCheck
 from eca_lightning.data.folder.files import list_class_folders
@@ -54,7 +54,9 @@ def test_a_start_lists_all_faults_and_the_next_one_opens_what_has_changed(photos
     ) as e:
         module.setup("fit")
     assert all(str(e.value).count(str(photos / name)) >= 2 for name in BROKEN)
-    assert str(e.value).endswith("\nreplace or remove what cannot be read")
+    assert (
+        str(e.value).splitlines()[-1].startswith("replace the images that are damaged or missing")
+    )
     assert len(opened) == 21 + 2
     opened.clear()
     repair(photos)
@@ -174,5 +176,7 @@ def test_the_size_is_that_of_the_upright_image(kind, tmp_path):
 def test_prediction_checks_where_it_may_not_skip(photos):
     options = {"predict": photos, "num_workers": 0}
     ImageFolderDataModule(**options).setup("predict")
-    with pytest.raises(ValueError, match=r"2 faults in the data:\n  data\.predict: cannot read"):
-        ImageFolderDataModule(**options, on_unreadable="raise").setup("predict")
+    for module in (ImageFolderDataModule, CocoDataModule):
+        with pytest.raises(ValueError, match=r"^2 faults in the data:\n  data\.predict: cann") as e:
+            module(**options, on_unreadable="raise").setup("predict")
+        assert str(e.value).endswith(", or skip them with --data.on_unreadable skip")
