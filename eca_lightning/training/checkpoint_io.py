@@ -1,4 +1,4 @@
-"""Write checkpoints atomically, and verify them before they are loaded.
+"""Write checkpoints atomically, verify them before they are loaded, and trust no path in them.
 
 Lightning's plugin writes to ``$TMPDIR`` and moves the file to its place, which is a copy if that is
 on another file system; it does not flush the data to the disk, and does not keep the previous file.
@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 LAST = "last.ckpt"
 """The checkpoint from which a run resumes."""
@@ -115,3 +118,52 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return content
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise ValueError(f"{path} is damaged or not a checkpoint: {error}") from error
+
+
+def forget_foreign_files(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Cut the saved states of ModelCheckpoints to the files in the folders that they write to.
+
+    Lightning removes, loads and uploads whatever files are named there.
+
+    Raises:
+        ValueError: If a state is not one of a ModelCheckpoint.
+    """
+    states = checkpoint.get("callbacks", {})
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
+            states[callback.state_key] = _own_state(callback, states[callback.state_key])
+
+
+def _own_state(callback: ModelCheckpoint, state: dict[str, Any]) -> dict[str, Any]:
+    saved = state.get("best_k_models", {})
+    if not isinstance(saved, dict):
+        raise ValueError(f"the checkpoint's state of {callback.state_key} is damaged")
+    scores = {path: score for path, score in saved.items() if _is_in(path, callback.dirpath)}
+    if not all(isinstance(score, Tensor) and score.numel() == 1 for score in scores.values()):
+        raise ValueError(f"the checkpoint's scores of {callback.state_key} are no numbers")
+    worst, best = (max, min) if callback.mode == "min" else (min, max)
+    names = ("kth_best_model_path", "best_model_path", "last_model_path")
+    own = {name: str(state.get(name, "")) for name in names}
+    own = {name: path if _is_in(path, callback.dirpath) else "" for name, path in own.items()}
+    if state.get("kth_best_model_path") and own["kth_best_model_path"] not in scores:
+        own["kth_best_model_path"] = worst(scores, key=lambda path: scores[path], default="")
+    if not own["best_model_path"]:
+        own["best_model_path"] = best(scores, key=lambda path: scores[path], default="")
+    return {
+        "dirpath": state.get("dirpath"),
+        "best_k_models": scores,
+        "kth_value": scores.get(own["kth_best_model_path"], callback.kth_value),
+        "best_model_score": scores.get(own["best_model_path"]),
+        **own,
+    }
+
+
+def _is_in(path: Any, folder: Any) -> bool:
+    """Whether a checkpoint lies in a folder, whatever links there are on the way."""
+    if "://" in f"{path}{folder}":
+        return str(path).rpartition("/")[0] == str(folder).rstrip("/")
+    try:
+        inside = Path(path).resolve().is_relative_to(Path(folder).resolve())
+    except (OSError, RuntimeError, TypeError, ValueError):  # no path, or a ring of links
+        return False
+    return inside and str(path).endswith(".ckpt")

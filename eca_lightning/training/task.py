@@ -15,15 +15,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from typing_extensions import Self
 
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.training import optim
 from eca_lightning.training.architecture import differences
-from eca_lightning.training.checkpoint_io import read_checkpoint
+from eca_lightning.training.checkpoint_io import forget_foreign_files, read_checkpoint
 from eca_lightning.training.finite_predictions import FinitePredictions
-from eca_lightning.training.foreign_files import forget_foreign_files
 from eca_lightning.training.gpu_defaults import fused_where_possible
 from eca_lightning.training.hub import HubMixin
 from eca_lightning.training.monitors import require_logged
-from eca_lightning.training.optim import horizon_in_steps, images_per_step, parameter_groups
-from eca_lightning.training.resumed_optimizer import built_options, keep_given_options
 from eca_lightning.utils.checks import other_classes
 from eca_lightning.weights.tensors import require_usable
 
@@ -218,7 +216,7 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
         checkpoint, self._restored = self._restored, {}
         try:
             built, ours = checkpoint.get("built_options"), self._built_options
-            for change in keep_given_options(built, ours, checkpoint) if built else ():
+            for change in optim.keep_given_options(built, ours, checkpoint) if built else ():
                 rank_zero_info(f"the optimizer goes on with {change}")
         except (AttributeError, KeyError, TypeError) as error:  # as the states of any file
             raise ValueError(f"{self.trainer.ckpt_path} is damaged: {error!r}") from error
@@ -235,18 +233,18 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
         Raises:
             ValueError: If the batch size or the length of the run is needed, but unknown.
         """
-        groups = parameter_groups(self, self.no_decay_norm_bias)
+        groups = optim.parameter_groups(self, self.no_decay_norm_bias)
         optimizer = fused_where_possible(self.optimizer_builder(groups), self.trainer)
         if self.lr_base_batch_size is not None:
-            batch, base = images_per_step(self.trainer), self.lr_base_batch_size
+            batch, base = optim.images_per_step(self.trainer), self.lr_base_batch_size
             for group in optimizer.param_groups:  # Goyal et al., arXiv 1706.02677
                 group["lr"] *= batch / base
             lr = optimizer.param_groups[0]["lr"]
             rank_zero_info(f"learning rate {lr:.4g}: scaled from {base} images per step to {batch}")
         if self.lr_scheduler_builder is None:
-            self._built_options = built_options(optimizer, None, self.lr_interval)
+            self._built_options = optim.built_options(optimizer, None, self.lr_interval)
             return {"optimizer": optimizer}
-        horizon = horizon_in_steps(self.trainer) if self.lr_interval == "step" else {}
+        horizon = optim.horizon_in_steps(self.trainer) if self.lr_interval == "step" else {}
         try:
             schedule = self.lr_scheduler_builder(optimizer, **horizon)
         except TypeError as error:
@@ -256,7 +254,7 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
                 "lr_interval: step gives the schedule total_steps and steps_per_epoch, which it "
                 f"does not take ({error}): take eca_lightning.WarmupThenDecay, or lr_interval epoch"
             ) from error
-        self._built_options = built_options(optimizer, schedule, self.lr_interval)
+        self._built_options = optim.built_options(optimizer, schedule, self.lr_interval)
         monitor = getattr(schedule, "monitor", None)  # ReduceLROnPlateau has one
         options: Any = {"scheduler": schedule, "interval": self.lr_interval, "monitor": monitor}
         return {"optimizer": optimizer, "lr_scheduler": options}

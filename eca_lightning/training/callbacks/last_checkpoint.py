@@ -22,8 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from eca_lightning.training.checkpoint_io import LAST
-from eca_lightning.training.foreign_files import forget_foreign_files
+from eca_lightning.training.checkpoint_io import LAST, forget_foreign_files
 
 
 class LastCheckpoint(Checkpoint):
