@@ -40,10 +40,7 @@ def run_forked(folder, function, *arguments, ranks=1):
         What the first process has printed.
     """
     folder.mkdir(exist_ok=True, parents=True)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in _ENVIRONMENT.items():
-            patch.setenv(name, value)
-        forkserver.ensure_running()
+    _ensure_running()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -65,6 +62,29 @@ def run_forked(folder, function, *arguments, ranks=1):
     logs = [(folder / f"rank{rank}.log").read_text() for rank in range(ranks)]
     assert codes == [0] * ranks, "\n".join(text[-3000:] for text in logs)
     return (folder / "rank0.out").read_text()
+
+
+def start_forked(folder, function, *arguments, patience):
+    """Call a function in another process; kill it if it has not ended after some seconds.
+
+    Returns:
+        Its exit status, negative for a signal, and what it has printed, errors last.
+    """
+    _ensure_running()
+    process = _CONTEXT.Process(target=_be_rank, args=(0, 1, None, folder, function, arguments))
+    process.start()
+    process.join(patience)
+    process.kill()
+    process.join()
+    said = [(folder / f"rank0.{suffix}").read_text(errors="replace") for suffix in ("out", "log")]
+    return process.exitcode, "".join(said)
+
+
+def _ensure_running():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _ENVIRONMENT.items():
+            patch.setenv(name, value)
+        forkserver.ensure_running()
 
 
 def _be_rank(rank, ranks, port, folder, function, arguments):

@@ -84,6 +84,19 @@ def create_backbone(
     return FeaturePyramid(network) if features_only else network
 
 
+_KINDS: dict[str, Any] = {
+    "name": str,
+    "attention": str | None,
+    "attention_options": dict,
+    "num_classes": int,
+    "in_channels": int,
+    "stem": str | None,
+    "fused": bool | str,
+    "blur_pool": bool,
+    "stochastic_depth": float | int,
+}
+
+
 @dataclass
 class BackboneConfig:
     """Options of `create_backbone`, as plain data that YAML and checkpoints can hold.
@@ -121,10 +134,11 @@ class BackboneConfig:
 
         Raises:
             ValueError: If it names code that the program has not imported by itself.
-            TypeError: If a name is none.
+            TypeError: If a value is of another type.
         """
-        if not isinstance(self.name, str) or not isinstance(self.attention, str | None):
-            raise TypeError(f"backbone {self.name!r} with attention {self.attention!r}: no names")
+        for name, kind in _KINDS.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise TypeError(f"backbone.{name} is no {kind}: {value!r:.60}")
         _require_imported("backbone", self.name, _builds_network)
         _require_imported("attention", self.attention or "", _is_module)
         return self

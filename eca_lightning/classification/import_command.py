@@ -116,6 +116,8 @@ def _classifier(
     file: WeightsFile, config: BackboneConfig, mean: Any = None, std: Any = None
 ) -> ImageClassifier:
     """Build the model, its weights not loaded yet."""
+    if file.backbone is not None:
+        _require_same_size(file, config)
     count, saved = config.in_channels, file.hyper_parameters
     mean = mean or _per_channel(saved.get("mean"), count) or IMAGENET_MEAN
     std = std or _per_channel(saved.get("std"), count) or IMAGENET_STD
@@ -132,6 +134,20 @@ def _classifier(
     if names is not None and len(names) == config.num_classes:
         model.class_names = list(names)
     return model
+
+
+def _require_same_size(file: WeightsFile, config: BackboneConfig) -> None:
+    """Raise a ValueError if a file's options build no network, or one much larger than it."""
+    try:
+        with torch.device("meta"):
+            size = sum(tensor.numel() for tensor in config.build().state_dict().values())
+    except Exception as error:  # whatever the options lead to
+        raise ValueError(f"{file.path}: its backbone cannot be built: {error}") from error
+    held = sum(tensor.numel() for tensor in file.tensors.values())
+    if size > 2 * held + 1_000_000:
+        raise ValueError(
+            f"{file.path} is damaged: it holds {held:,} weights, but its backbone has {size:,}"
+        )
 
 
 def _per_channel(values: Any, count: int) -> list[float] | None:

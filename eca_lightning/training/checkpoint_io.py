@@ -18,6 +18,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from eca_lightning.utils.checks import require_shallow
+
 LAST = "last.ckpt"
 """The checkpoint from which a run resumes."""
 
@@ -110,6 +112,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if damaged:
             raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        require_shallow(content)
         for name, kind in _KINDS.items():
             if not isinstance(content.get(name, kind()), kind):
                 raise TypeError(f"{name} is no {kind.__name__}")

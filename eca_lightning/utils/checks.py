@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 SHOWN = 10
 """Faults that a message lists."""
 
+_MAX_DEPTH, _MAX_VALUES = 50, 10_000_000
+
 
 def require(condition: bool, option: str, allowed: str, value: object) -> None:
     """Raise ``ValueError("{option} must be {allowed}, got {value}")`` unless a condition holds."""
@@ -46,6 +48,31 @@ class DataError(ValueError):
 def printable(text: str) -> str:
     r"""Replace bytes of file names that are not UTF-8 by escapes such as ``\xff``."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def require_shallow(content: Any) -> None:
+    """Check that nested lists and dicts of a file are not so many or deep that programs choke.
+
+    A pickle can hold a list that contains itself, or one many times, which takes no space in it.
+
+    Raises:
+        ValueError: If they are nested deeper than 50 levels, or stand for over ten million values.
+    """
+    level, values = {id(content): (content, 1)}, 0
+    for _ in range(_MAX_DEPTH):
+        below: dict[int, tuple[Any, int]] = {}
+        for container, times in level.values():
+            parts = container.values() if isinstance(container, dict) else container
+            values += times * len(parts)
+            for part in parts:
+                if isinstance(part, dict | list | tuple):
+                    below[id(part)] = part, times + below.get(id(part), (part, 0))[1]
+        if not below:
+            return
+        if values > _MAX_VALUES:
+            raise ValueError(f"its lists and dicts stand for over {_MAX_VALUES:,} values")
+        level = below
+    raise ValueError(f"its lists and dicts are nested deeper than {_MAX_DEPTH} levels")
 
 
 def require_at_least(minimum: int, **options: int | None) -> None:

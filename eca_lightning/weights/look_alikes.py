@@ -52,8 +52,14 @@ def settings(content: Any) -> Iterator[tuple[str, Any]]:
             if isinstance(value, Mapping | Namespace):
                 if id(value) not in seen:
                     places.append(value)
-            elif isinstance(value, str | int | float | list | tuple):
+            elif isinstance(value, str | int | float) or _is_flat(value):
                 yield str(key), value
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether a value is a list that can be printed: no other, of others, is in it."""
+    plain = str | int | float | None
+    return isinstance(value, list | tuple) and all(isinstance(entry, plain) for entry in value)
 
 
 def names(path: Path, given: Iterable[tuple[str, Any]]) -> list[str]:

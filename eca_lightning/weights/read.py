@@ -18,6 +18,7 @@ from torch import Tensor
 
 from eca_lightning.attention.base import ForeignKey, attention_class, attention_names
 from eca_lightning.backbones.factory import BackboneConfig
+from eca_lightning.utils.checks import require_shallow
 from eca_lightning.weights import look_alikes
 from eca_lightning.weights.find import Kind, find_network
 from eca_lightning.weights.source import locate_weights
@@ -85,6 +86,8 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
         )
     backbone = _saved_backbone(hyper_parameters)
     try:
+        if backbone is not None:
+            require_shallow([hyper_parameters, content.get("class_names")])
         found = find_network(content, kind, is_own=backbone is not None)
     except ValueError as error:
         raise ValueError(f"{path} {error}") from error
@@ -92,7 +95,8 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
     tensors = _translated(found.tensors)
     if backbone is not None:
         names = content.get("class_names", config.get("class_names"))
-        names = names if isinstance(names, list) else None
+        is_named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        names = names if is_named else None
         return WeightsFile(path, tensors, None, backbone, hyper_parameters, names, found.notes)
     given = list(look_alikes.settings(config | content))
     called = look_alikes.names(path, given)
@@ -167,6 +171,7 @@ def _config_beside(path: Path) -> dict[str, Any]:
         if beside.stat().st_size > _CONFIG_BYTES:
             raise ValueError("it is too large")
         config = json.loads(beside.read_bytes())
+        require_shallow([config])
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{beside}, which should describe {path.name}, is damaged ({error}): repair or move it"

@@ -1,5 +1,6 @@
 """What a checkpoint from elsewhere names is neither removed, nor imported, nor called."""
 
+import functools
 import sys
 from contextlib import suppress
 
@@ -139,6 +140,40 @@ def test_what_the_user_names_as_well_is_imported(run, trap, monkeypatch):
     with pytest.raises(ValueError, match=r"attention 'trap.Net' is code of another package"):
         load_classifier(checkpoint)
     main(["export", str(checkpoint), "new.safetensors", "--modules", "[trap]"])
+
+
+ENDLESS: list = []
+ENDLESS.append(ENDLESS)
+BOMB = functools.reduce(lambda inside, _: [inside] * 10, range(30), "x")  # 10^30 values
+DEEP = functools.reduce(lambda inside, _: [inside], range(60), "x")
+
+
+@pytest.mark.parametrize("value", [ENDLESS, BOMB, DEEP], ids=["endless", "bomb", "deep"])
+def test_lists_that_are_endless_deep_or_huge_are_refused(run, capsys, value):
+    options, checkpoint = run
+    forged = forge(checkpoint, class_names=[value])
+    for command in ("fit", "validate"):
+        assert "lists and dicts" in fails(capsys, command, *options, "--ckpt_path", forged)
+    assert "lists and dicts" in fails(capsys, "import", forged, "new.ckpt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_classes": 10**12},
+        {"num_classes": -3},
+        {"num_classes": "3"},
+        {"in_channels": 2**62},
+        {"attention": "eca", "attention_options": 3},
+        {"attention": "eca", "attention_options": {"kernel_size": 10**13 + 1}},
+        {"stem": ["small"]},
+    ],
+)
+def test_backbones_of_other_types_or_sizes_are_refused(run, capsys, change):
+    _, checkpoint = run
+    forged = forge(checkpoint, hyper_parameters={"backbone": BACKBONE | change})
+    for command, output in (("import", "new.ckpt"), ("export", "new.safetensors")):
+        fails(capsys, command, forged, output)
 
 
 @pytest.mark.parametrize(
