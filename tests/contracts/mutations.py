@@ -22,7 +22,7 @@ VALUES = [
     *({"class_path": "os.system", "init_args": {"command": "touch ../precious/sprung"}},),
     *(list(range(1000)), [1, "a", None], {"a": {"b": {"c": 1}}}, "${oc.env:HOME}", "!!python/none"),
 ]
-DEPTH = 900
+DEPTH = 60  # what writes these files goes no deeper; text does
 
 
 def nested(kind):
@@ -130,7 +130,7 @@ def mutate_text(text, rng):
     """Repeat, remove or swap lines, or give a key twice."""
     lines = text.splitlines(keepends=True)
     at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
-    match rng.randrange(5):
+    match rng.randrange(6):
         case 0:
             lines.insert(at, lines[at])
         case 1:
@@ -140,6 +140,8 @@ def mutate_text(text, rng):
         case 3:
             lines.insert(at, rng.choice(["&a [*a]\n", "? \n", "\t- x\n", "<<: *b\n", "%YAML 9\n"]))
         case 4:
+            lines.insert(at, rng.choice(["[", "{a: ", '{"a": ', "- "]) * 100_000)
+        case 5:
             key = text.find('"', rng.randrange(len(text)))
             end = text.find('"', key + 1)
             return text[:key] + text[key : end + 1] + ": 1, " + text[key:] if end > 0 else text * 2
