@@ -6,6 +6,7 @@ A fresh interpreter spends ten seconds of CPU time on imports; the fork server d
 import multiprocessing
 import os
 import socket
+import sys
 import time
 from multiprocessing import forkserver
 
@@ -27,6 +28,15 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2", "NUMBA_OPT": "
 """Of the fork server: Numba's compiler is quick, and does without the optimizations of LLVM."""
 
 
+def forked(function, *arguments):
+    """Return a process, not yet started, that calls a function of an importable module."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _ENVIRONMENT.items():
+            patch.setenv(name, value)
+        forkserver.ensure_running()
+    return _CONTEXT.Process(target=function, args=arguments)
+
+
 def run_forked(folder, function, *arguments, ranks=1):
     """Call a function in another process, or in several as torchrun starts the ranks of a run.
 
@@ -40,13 +50,11 @@ def run_forked(folder, function, *arguments, ranks=1):
         What the first process has printed.
     """
     folder.mkdir(exist_ok=True, parents=True)
-    _ensure_running()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [
-        _CONTEXT.Process(target=_be_rank, args=(rank, ranks, port, folder, function, arguments))
-        for rank in range(ranks)
+        forked(_be_rank, rank, ranks, port, folder, function, arguments) for rank in range(ranks)
     ]
     try:
         for process in processes:
@@ -70,21 +78,13 @@ def start_forked(folder, function, *arguments, patience):
     Returns:
         Its exit status, negative for a signal, and what it has printed, errors last.
     """
-    _ensure_running()
-    process = _CONTEXT.Process(target=_be_rank, args=(0, 1, None, folder, function, arguments))
+    process = forked(_be_rank, 0, 1, None, folder, function, arguments)
     process.start()
     process.join(patience)
     process.kill()
     process.join()
     said = [(folder / f"rank0.{suffix}").read_text(errors="replace") for suffix in ("out", "log")]
     return process.exitcode, "".join(said)
-
-
-def _ensure_running():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in _ENVIRONMENT.items():
-            patch.setenv(name, value)
-        forkserver.ensure_running()
 
 
 def _be_rank(rank, ranks, port, folder, function, arguments):
@@ -103,3 +103,12 @@ def _be_rank(rank, ranks, port, folder, function, arguments):
             "TORCHELASTIC_RUN_ID": "test",
         }
     function(*arguments)
+
+
+def run_without(packages, code):
+    """Run code in a forked process that imports the package afresh, where others are missing."""
+    gone = {"eca_lightning", *packages}
+    for name in [name for name in sys.modules if name.partition(".")[0] in gone]:
+        del sys.modules[name]
+    sys.modules.update(dict.fromkeys(packages))
+    exec(code, {})

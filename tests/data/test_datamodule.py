@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from forked import run_forked, run_without
 
 from eca_lightning import (
     ColorJitter,
@@ -77,11 +76,9 @@ def test_ffcv_options_are_checked():
 
 
 @pytest.mark.slow
-def test_without_ffcv_the_package_works_and_the_module_says_what_to_do(image_folder):
+def test_without_ffcv_the_package_works_and_the_module_says_what_to_do(image_folder, tmp_path):
     code = f"""
-import sys
 from pathlib import Path
-sys.modules["ffcv"] = sys.modules["numba"] = None
 from eca_lightning import FFCVDataModule, ImageFolderDataModule
 module = ImageFolderDataModule(train=Path({str(image_folder)!r}), batch_size=4, num_workers=0)
 print(next(iter(module.train_dataloader()))[0].shape)
@@ -90,14 +87,14 @@ try:
 except ImportError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "torch.Size([4, 3, 224, 224])" in run.stdout
+    printed = run_forked(tmp_path, run_without, ["ffcv", "numba"], code)
+    assert "torch.Size([4, 3, 224, 224])" in printed
     for words in (
         "pip install 'eca-lightning[ffcv]'",
         "libopencv-dev libturbojpeg0-dev pkg-config",
         "ImageFolderDataModule",
     ):
-        assert words in run.stdout
+        assert words in printed
 
 
 def test_classes_are_known_before_any_loader(folder_module, ffcv_module):

@@ -1,11 +1,10 @@
 """Models that are shared: local folders of the Hub's form, without a network."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked import run_forked, run_without
 from lightning.pytorch import Trainer
 from safetensors.torch import load_file
 from tiny_scenes import CATEGORY_IDS, CLASSES, TinyScenes, tiny_detector
@@ -222,10 +221,8 @@ def test_what_would_be_pushed(classifier, monkeypatch):
 
 
 @pytest.mark.slow
-def test_without_the_library_all_else_works():
+def test_without_the_library_all_else_works(tmp_path):
     code = """
-import sys
-sys.modules["huggingface_hub"] = None
 import torch
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning import ImageClassifier
@@ -238,7 +235,7 @@ for call in (lambda: model.save_pretrained("x"), lambda: ImageClassifier.from_pr
     except ImportError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "torch.Size([1, 3])" in done.stdout
+    printed = run_forked(tmp_path, run_without, ["huggingface_hub"], code)
+    assert "torch.Size([1, 3])" in printed
     message = "needs huggingface_hub, which is missing: pip install 'eca-lightning[hub]'"
-    assert done.stdout.count(message) == 3
+    assert printed.count(message) == 3
