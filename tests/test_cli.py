@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from eca_lightning import ImageClassifier
 from eca_lightning.cli import COMMANDS, main
 
-pytestmark = pytest.mark.usefixtures("as_a_program")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_a_program")]
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CLASSES = ("blue", "green", "red")
@@ -142,7 +142,6 @@ def test_predict_takes_images_in_other_ways(work, tmp_path, source):
     assert {row["class_1"] for row in rows} == {"red"}
 
 
-@pytest.mark.slow
 def test_predict_goes_on_without_what_it_cannot_read(work, tmp_path, capsys):
     good = work / "images" / "val" / "red" / "00.png"
     (tmp_path / "bad.png").write_text("no image")
@@ -182,7 +181,6 @@ def test_predict_reads_a_beton_too(work, tmp_path):
         assert [row["image"] for row in csv.DictReader(file)] == [str(i) for i in range(21)]
 
 
-@pytest.mark.slow
 def test_interrupted_run_goes_on_as_if_it_had_not_been(work, tmp_path, monkeypatch):
     def stop_in_the_second_epoch(self):
         if self.current_epoch == 1:
@@ -204,7 +202,6 @@ def same_weights(*paths):
     return all(torch.equal(other[key], first[key]) for other in others for key in first)
 
 
-@pytest.mark.slow
 def test_auto_starts_afresh_and_goes_on_in_the_same_folder(work, tmp_path, monkeypatch):
     def stop_in_the_second_epoch(self, batch, batch_index):
         if self.global_step == 8:
@@ -230,7 +227,6 @@ def test_auto_starts_afresh_and_goes_on_in_the_same_folder(work, tmp_path, monke
     assert last.stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
 def test_auto_takes_the_one_before_a_damaged_one_and_says_so(work, tmp_path):
     run = tmp_path / "small" / "version_3"
     shutil.copytree(best(work).parents[1], run)
@@ -473,7 +469,6 @@ def test_code_in_a_checkpoint_is_not_run(work, capsys, tmp_path, command):
     assert [path.name for path in tmp_path.iterdir()] == ["trap.ckpt"]
 
 
-@pytest.mark.slow
 def test_a_lost_worker_process_is_named_and_the_run_goes_on(work, capsys, tmp_path, monkeypatch):
     def lose_a_worker(self, batch, batch_index):
         if self.global_step == 8:

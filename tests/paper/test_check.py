@@ -25,6 +25,8 @@ from eca_lightning.paper.tables import (
     released_models,
 )
 
+pytestmark = pytest.mark.slow  # all but one count the 65 networks, once
+
 RESULTS = Path(__file__).parents[2] / "results" / "models.csv"
 BINARY = {"G": 2**30, "M": 2**20}
 ATTENTION = ("resnet", "mobilenet_v2", "se", "cbam", "eca", "gc")
@@ -77,7 +79,6 @@ def binary_operations(cost, line):
 # The classifiers
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", list(paper_rows("released_checkpoints.csv")), ids=lambda x: x["model"]
 )
