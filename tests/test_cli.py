@@ -155,7 +155,7 @@ def test_predict_goes_on_without_what_it_cannot_read(work, tmp_path, capsys):
     assert (read["image"], read["class_1"], read["error"]) == (str(good), "red", None)
     (tmp_path / "table.jsonl").unlink()
     error = fails(capsys, *run, "--data.on_unreadable", "raise")
-    assert "eca-lightning: error: cannot read the image bad.png" in error
+    assert "error: data.predict: cannot read the image bad.png" in error
     assert not (tmp_path / "table.jsonl").exists()
 
 
