@@ -1,6 +1,5 @@
 """LightningCLI, with what this application adds: callbacks, checks and a run's logger and name."""
 
-import inspect
 import logging
 import os
 import traceback
@@ -17,7 +16,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import eca_lightning
-from eca_lightning import DetectionWriter, PredictionWriter
+from eca_lightning.predict_options import PREDICT_OPTIONS, prediction_writer
 from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.loss_guard import LossGuard
 from eca_lightning.training.callbacks.run_description import NetworkSummary
@@ -31,13 +30,6 @@ from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.arguments import OneLineErrors
 from eca_lightning.utils.atomic import end_with_parent, lock
-
-_PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
-    "output": (Path, "file to write: .csv, .jsonl or .parquet (classifier), .json (detector)"),
-    "top": (int, "classifier: number of classes to write for each image"),
-    "annotated": (bool, "detector: whether to write annotated images"),
-    "min_score": (float, "detector: minimum score of the objects that are drawn"),
-}
 
 _NOT_BARE = (
     *("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
@@ -106,7 +98,7 @@ class EcaLightningCLI(LightningCLI):
             about = "take the data's class names where they differ from the checkpoint's"
             parser.add_argument("--rename_classes", type=bool, default=False, help=about)
         if subcommand == "predict":
-            for name, (kind, about) in _PREDICT_OPTIONS.items():
+            for name, (kind, about) in PREDICT_OPTIONS.items():
                 parser.add_argument(f"--{name}", type=kind | None, default=None, help=about)
         return parser
 
@@ -161,7 +153,8 @@ class EcaLightningCLI(LightningCLI):
         if not any(isinstance(callback, ModelSummary) for callback in callbacks):
             callbacks.append(NetworkSummary())
         if self.subcommand == "predict":
-            callbacks += self._prediction_writer()
+            values = {name: self._get(self.config_init, name) for name in PREDICT_OPTIONS}
+            callbacks += prediction_writer(self.model, values)
         trainer: Any = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
         trainer.folder = self._folder
         trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
@@ -189,17 +182,6 @@ class EcaLightningCLI(LightningCLI):
                 "ddp in place of ddp_spawn"
             )
         return trainer
-
-    def _prediction_writer(self) -> list[Callback]:
-        """Create the writer that fits the model, with the options of ``predict`` that are given."""
-        options = {name: self._get(self.config_init, name) for name in _PREDICT_OPTIONS}
-        given = {name: value for name, value in options.items() if value is not None}
-        writers: tuple[Any, ...] = (PredictionWriter, DetectionWriter)
-        writer = next((w for w in writers if isinstance(self.model, w.task)), None)
-        known = inspect.signature(writer).parameters if writer else {}
-        for name in given.keys() - known.keys():
-            raise ValueError(f"--{name} is not for {type(self.model).__name__}: leave it out")
-        return [writer(**given)] if writer else []
 
     def after_instantiate_classes(self) -> None:
         """Save the options as they were given, to the run's folder and in checkpoints."""
