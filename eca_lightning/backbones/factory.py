@@ -88,7 +88,7 @@ _KINDS: dict[str, Any] = {
     "name": str,
     "attention": str | None,
     "attention_options": dict,
-    "num_classes": int,
+    "num_classes": int | None,
     "in_channels": int,
     "stem": str | None,
     "fused": bool | str,

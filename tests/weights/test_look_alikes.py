@@ -163,7 +163,7 @@ def test_exported_weights_are_read_with_their_description(capsys):
         assert torch.equal(eca_lightning.load_classifier("net.safetensors")(IMAGES), model(IMAGES))
     plain = ["--backbone.name", "resnet20", "--backbone.num_classes", "3"]
     error = refusal(capsys, "net.safetensors", "out.ckpt", *plain)
-    assert "blur_pool is True in the checkpoint and False here: set it in --backbone" in error
+    assert "blur_pool is True in the checkpoint and False here: set it in the backbone" in error
 
 
 def test_group_norms_are_not_loaded_into_batch_norms(capsys):

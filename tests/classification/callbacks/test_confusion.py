@@ -61,7 +61,7 @@ def test_predictions_that_are_not_finite_are_no_class(classifier, tiny_data):
         assert counts.nonzero().tolist() == [[1 if values == [0.0, 1.0, 0.0] else 9]]
     written = {}
     writer = SimpleNamespace(
-        add_text=lambda tag, text, step: written.update({tag: text}), add_figure=lambda *_: None
+        add_text=lambda tag, text: written.update({tag: text}), add_figure=lambda *_: None
     )
     report.write(writer, counts.index_fill(0, torch.tensor([9]), 4), model)
     assert written["val/most_confused"].endswith("4 images whose predictions are NaN or infinite.")

@@ -65,6 +65,7 @@ def test_a_damaged_image_file_is_named(image_folder, tmp_path, damage):
     source = shutil.copytree(image_folder, tmp_path / "source")
     path = source / "bus" / "3.jpg"
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    data = ImageFolderDataModule(train=source, batch_size=21, image_size=16, num_workers=0)
+    options = {"batch_size": 21, "image_size": 16, "num_workers": 0, "on_unreadable": "raise"}
+    data = ImageFolderDataModule(train=source, **options)
     with pytest.raises(ValueError, match=r"cannot read the image .*bus/3\.jpg"):
         list(data.train_dataloader())
