@@ -12,21 +12,12 @@ from eca_lightning.cli import main
 def fails(capsys, *arguments):
     """Run a command that must fail as bad input does; return what it says, in one line."""
     capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return " ".join(error.split())
+    return " ".join(_error(capsys, arguments).split())
 
 
 def error_of(capsys, *arguments):
     """Run a command that must fail; return its error, which is one line and shows no usage."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
+    error = _error(capsys, arguments)
     assert "usage" not in error
     start = "eca-lightning: error: "
     (line,) = [line for line in error.splitlines() if line.startswith(start)]
@@ -35,12 +26,17 @@ def error_of(capsys, *arguments):
 
 def error_lines(capsys, *arguments):
     """Run a command that must fail; return the lines of its error."""
+    error = _error(capsys, arguments).partition("eca-lightning: error: ")[2]
+    return [line.strip() for line in error.splitlines()]
+
+
+def _error(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main([str(argument) for argument in arguments])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    return [line.strip() for line in error.partition("eca-lightning: error: ")[2].splitlines()]
+    return error
 
 
 def noise_run(folder, per_class=4, **data):

@@ -69,7 +69,8 @@ class FFCVDataModule(ClassificationDataModule):
             raise ValueError(
                 f"data.{split}: the crop 'full' needs images of one size, but those of "
                 f"{source.path} range from {smallest[0]} x {smallest[1]} to {largest[0]} x "
-                f"{largest[1]} pixels; use 'center_crop' or 'random_resized_crop'"
+                f"{largest[1]} pixels: set data.{'train' if split == 'train' else 'eval'}_crop to "
+                "center_crop or random_resized_crop"
             )
         pages = source.pages if self.order == "quasi_random" else None
         loader: EpochLoader = self._ffcv_loader.BetonLoader(

@@ -44,8 +44,8 @@ def write_beton(
         on_error: What to do about samples that cannot be read: ``abort`` once all are known, or
             ``skip`` them and list them in the sidecar.
         names: Name of each sample, for messages.
-        fingerprint: What tells the files of the source from others of their names, as its files'
-            names, sizes and times do.
+        fingerprint: What differs where the files of the source do, such as a hash of their names,
+            sizes and times.
         hashed_fingerprint: The same of their content. If it is given, it is compared instead.
         overwrite: Replace an existing file, whatever it holds.
 

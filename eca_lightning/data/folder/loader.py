@@ -72,8 +72,8 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         """Say what is wrong with an image of another size than a full crop's."""
         return (
             f"the crop 'full' needs images of one size, but {self.paths[sample]} has "
-            f"{width} x {height} pixels and the first {self.crop.width} x {self.crop.height};"
-            " use 'center_crop' or 'random_resized_crop'"
+            f"{width} x {height} pixels and the first {self.crop.width} x {self.crop.height}: set "
+            "data.eval_crop (in training data.train_crop) to center_crop or random_resized_crop"
         )
 
     def blank(self, key: SampleKey) -> tuple[Tensor, int]:

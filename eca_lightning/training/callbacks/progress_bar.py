@@ -100,17 +100,14 @@ class ProgressBar(RichProgressBar):
 def _place(trainer: Trainer) -> tuple[str, int, float]:
     """Describe where a run of training is, and count its batches: those done and all."""
     loop: Any = trainer.fit_loop
-    epoch, epochs, an_epoch = (
-        trainer.current_epoch,
-        trainer.max_epochs,
-        trainer.num_training_batches,
-    )
+    epoch, an_epoch = trainer.current_epoch, trainer.num_training_batches
+    epochs = max(trainer.max_epochs or 0, 0)  # 0 if only the steps are limited
     done, total = loop.epoch_loop.batch_progress.current.ready, inf
-    where = f"epoch {epoch + 1}" + (f" of {epochs}" if epochs and epochs > 0 else "")
+    where = f"epoch {epoch + 1}" + (f" of {epochs}" if epochs else "")
     where += f", batch {done:,} of {an_epoch:,}"
     if an_epoch < inf:
         done += epoch * int(an_epoch)
-        total = epochs * an_epoch if epochs and epochs > 0 else inf
+        total = epochs * an_epoch if epochs else inf
     if trainer.max_steps > 0:
         total = min(total, trainer.max_steps * trainer.accumulate_grad_batches)
     return where, done, total
