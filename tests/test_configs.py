@@ -16,6 +16,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 RECIPES = [
     QUICKSTART,
+    CONFIGS / "finetune.yaml",
     *(p for d in ("coco", "fashion_mnist", "imagenet") for p in (CONFIGS / d).iterdir()),
 ]
 DATA = sorted(CONFIGS.glob("data/*.yaml"))

@@ -80,7 +80,7 @@ BUILT = [
     *(c for c in COMPOSITIONS if "ffcv40" in c),
     "--config configs/imagenet/resnet50_v2.yaml",
     "--config configs/imagenet/mobilenet_v2_paper.yaml --model.backbone.attention eca",
-    *(c for c in COMPOSITIONS if "quickstart" in c),
+    *(c for c in COMPOSITIONS if "quickstart" in c or "finetune" in c),
     *(c for c in COMPOSITIONS if "weights/eca_resnet101.pth" in c),
 ]
 

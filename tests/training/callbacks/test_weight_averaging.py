@@ -21,7 +21,8 @@ class Weights(Callback):
 
 
 @pytest.mark.parametrize(("every", "precision"), [(1, "32-true"), (2, "32-true"), (2, "bf16-true")])
-def test_is_the_definition_and_constants_stay(tiny_data, tmp_path, every, precision):
+@pytest.mark.parametrize("warmup", [False, True])
+def test_is_the_definition_and_constants_stay(tiny_data, tmp_path, every, precision, warmup):
     seen = Weights()
     torch.manual_seed(0)
     model = ImageClassifier(BackboneConfig("resnet20", num_classes=3))
@@ -36,12 +37,13 @@ def test_is_the_definition_and_constants_stay(tiny_data, tmp_path, every, precis
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[seen, ExponentialMovingAverage(0.8, every)],
+        callbacks=[seen, ExponentialMovingAverage(0.8, every, warmup)],
     )
     trainer.fit(model, datamodule=tiny_data)
     expected = seen.values[0]
-    for values in seen.values[every::every]:
-        expected = [0.8 * e + 0.2 * v for e, v in zip(expected, values, strict=True)]
+    for n, values in enumerate(seen.values[every::every], start=1):
+        d = min(0.8, (1 + n) / (10 + n)) if warmup else 0.8
+        expected = [d * e + (1 - d) * v for e, v in zip(expected, values, strict=True)]
     rtol, atol = (1e-2, 1e-3) if "bf16" in precision else (1e-5, 1e-6)
     found = (model.backbone.fc.weight, model.backbone.bn1.running_mean)
     for tensor, value in zip(found, expected, strict=True):
