@@ -96,8 +96,10 @@ format: $(READY) ## Fix style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(READY) ## Write docs/reference.md from the code
+docs: $(READY) ## Write the reference from the code, and all of docs/ as a site to build/site
 	$(BIN)/python tools/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open build/site/index.html"
 
 constraints: ## Resolve every dependency afresh into constraints.txt (with Python 3.10 and 3.11)
 	$(PYTHON) tools/constraints.py python3.10 python3.11 $(TORCH)

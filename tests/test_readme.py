@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
 from PIL import Image
 
 from eca_lightning import ImageClassifier
@@ -18,7 +20,7 @@ from eca_lightning.cli import main
 ROOT = Path(__file__).parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in [*ROOT.glob("*.md"), ROOT / "data/README.md", *sorted(ROOT.glob("docs/*.md"))]
+    for path in [*ROOT.glob("*.md"), ROOT / "data/README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 }
 STARTERS = {
     r"^(\w+=\S+ )+": "",
@@ -144,5 +146,21 @@ ADDED = {"configs/schedules/warmup_100.yaml"}
 
 
 def test_every_page_is_listed():
-    listed = {f"docs/{name}" for name in re.findall(r"\]\((\w+\.md)\)", PAGES["docs/README.md"])}
-    assert listed | {"docs/README.md"} == {name for name in PAGES if name.startswith("docs/")}
+    listed = {f"docs/{name}" for name in re.findall(r"\]\(([\w/]+\.md)\)", PAGES["docs/README.md"])}
+    pages = {name for name in PAGES if re.fullmatch(r"docs/(\w+|reference/README)\.md", name)}
+    assert listed | {"docs/README.md"} == pages
+
+
+def test_the_site_is_built_and_has_all_pages(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = load_config("mkdocs.yml", site_dir=str(tmp_path), strict=True)
+    build(config)  # raises where a link leads nowhere
+    pages = {name[5:-3] for name in PAGES if name.startswith("docs/")}
+    pages |= {"RESULTS", "CONTRIBUTING", "CHANGELOG"}
+    pages = {re.sub("README$", "index", name) for name in pages}
+    built = {str(page.relative_to(tmp_path))[:-5] for page in tmp_path.rglob("*.html")}
+    assert built == {*pages, "404"}
+    menu = (tmp_path / "index.html").read_text()
+    assert not [page for page in pages if f'href="{page}.html"' not in menu]
+    results = (tmp_path / "RESULTS.html").read_text()
+    assert 'href="scaling.html"' in results

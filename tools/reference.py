@@ -1,4 +1,4 @@
-"""Write docs/reference.md, the reference of configurations and commands, from the code.
+"""Write docs/reference/, the reference of configurations and commands, from the code.
 
     python tools/reference.py
 
@@ -8,7 +8,7 @@ Names, types and defaults are those of the signatures, explanations those of the
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -25,15 +25,14 @@ from eca_lightning.backbones import BackboneConfig, backbone_names
 from eca_lightning.classification.mixing import Mixing
 from eca_lightning.detection.networks import DetectorConfig
 
-OUTPUT = Path(__file__).parents[1] / "docs" / "reference.md"
+OUTPUT = Path(__file__).parents[1] / "docs" / "reference"
 
 INTRODUCTION = """\
-# Reference
-
-Written by `make docs` from the code: do not edit. The options of `eca-lightning fit`, `validate`,
-`test` and `predict` come first, those of the other commands last. In a YAML file an option is a
-key; on the command line `model.init_args.backbone.attention` is `--model.backbone.attention`.
-[imagenet.md](imagenet.md) shows whole runs, `--print_config` what a run would use.
+`make docs` writes these pages from the code: do not edit them. The options of `eca-lightning fit`,
+`validate`, `test` and `predict` are on this page and on those of the classes that it names. In a
+YAML file an option is a key; on the command line `model.init_args.backbone.attention` is
+`--model.backbone.attention`. [imagenet.md](../imagenet.md) shows whole runs, `--print_config` what
+a run would use.
 
 A run has these keys:
 
@@ -46,26 +45,32 @@ A run has these keys:
 [ImageFolderDataModule](#imagefolderdatamodule) or [CocoDataModule](#cocodatamodule) |
 | `trainer` | [Lightning's Trainer](https://lightning.ai/docs/pytorch/stable/common/trainer.html): \
 `devices`, `num_nodes`, `precision`, `max_epochs`, `accumulate_grad_batches`, `callbacks` ... Its \
-`logger` is a TensorBoardLogger in `runs/RECIPE`, see [recipes.md](recipes.md) |
+`logger` is a TensorBoardLogger in `runs/RECIPE`, see [recipes.md](../recipes.md) |
 | `checkpoint` | Lightning's ModelCheckpoint that writes `best.ckpt`: `monitor`, `mode`, \
 `every_n_train_steps` ... |
 | `last_checkpoint` | [LastCheckpoint](#lastcheckpoint), which writes `last.ckpt` |
 | `async_checkpoints` | whether checkpoints are written in the background |
-| `reports` | a list of [callbacks](#callbacks) that log and draw, or a file with them |
+| `reports` | a list of [callbacks](callbacks.md) that log and draw, or a file with them |
 | `output`, `top`, `annotated`, `min_score` | of `predict`: the options of \
 [PredictionWriter](#predictionwriter) or [DetectionWriter](#detectionwriter) |
 | `ckpt_path` | the checkpoint to go on from, to score or to predict with; for `fit` also `auto`, \
-see [training.md](training.md#stops-and-restarts) |
+see [training.md](../training.md#stops-and-restarts) |
 | `weights_only` | whether Lightning reads of it nothing but tensors and plain values, \
 which is all that checkpoints of this program hold |
 """
 
 ATTENTION = """\
-### Attention
+## Attention
 
 `attention` of a backbone is one of {names}. Each sits where its own paper puts it. These have
 `attention_options`, of which a list gives one value for each stage of the network:
 """
+
+DATA = (
+    *("FFCVDataModule", "ImageFolderDataModule", "CocoDataModule"),
+    *("ColorJitter", "TrivialAugment", "RandAugment", "RandomErasing"),
+)
+"""What the page about data describes."""
 
 FILLED_IN = {
     "self",
@@ -79,38 +84,50 @@ Option = tuple[str, str, str, str]
 """Name, type, default and explanation."""
 
 
-def reference() -> str:
-    """The whole page."""
-    modules = ("FFCVDataModule", "ImageFolderDataModule", "CocoDataModule")
-    augmentations = ("ColorJitter", "TrivialAugment", "RandAugment", "RandomErasing")
+def reference() -> dict[str, str]:
+    """The text of each page, by its file name."""
     public = [getattr(eca_lightning, name) for name in sorted(eca_lightning.__all__)]
     callbacks = [c for c in public if isinstance(c, type) and issubclass(c, Callback)]
-    parts = [
-        INTRODUCTION,
-        "## Tasks",
-        *map(_section, (ImageClassifier, ObjectDetector, Mixing)),
-        "## Networks",
-        _section(BackboneConfig),
-        f"The names are {_listed(backbone_names())}.",
-        _attention(),
-        _section(DetectorConfig),
-        "## Data",
-        *(_section(getattr(eca_lightning, name)) for name in (*modules, *augmentations)),
-        "## Schedules",
-        _section(WarmupThenDecay),
-        "## Callbacks",
-        *map(_section, callbacks),
-        "## Commands",
-        *(_section(function, name) for name, function in _commands()),
-    ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def _commands() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The functions behind the commands, with the words that call them."""
+    names = f"The names are {_listed(backbone_names())}."
+    pages = {
+        "tasks": ("Tasks", *map(_section, (ImageClassifier, ObjectDetector, Mixing))),
+        "networks": (
+            "Networks",
+            *(_section(BackboneConfig), names, _attention(), _section(DetectorConfig)),
+        ),
+        "data": ("Data", *(_section(getattr(eca_lightning, name)) for name in DATA)),
+        "schedules": ("Schedules", _section(WarmupThenDecay)),
+        "callbacks": ("Callbacks", *map(_section, callbacks)),
+    }
     for words, (_, function) in cli.COMMANDS.items():
         if function != cli.LIGHTNING:
-            yield f"eca-lightning {words}", cli.load(function)
+            command = f"eca-lightning {words.split()[0]}"
+            page = pages.setdefault(command.replace(" ", "-"), (f"`{command}`",))
+            section = _section(cli.load(function), f"eca-lightning {words}")
+            pages[command.replace(" ", "-")] = (*page, section)
+    texts = {f"{name}.md": _page(title, *parts) for name, (title, *parts) in pages.items()}
+    links = "\n".join(f"- [{text.splitlines()[0][2:]}]({name})" for name, text in texts.items())
+    texts["README.md"] = _page("Reference", INTRODUCTION, "## Pages", links)
+    homes = {anchor: name for name, text in texts.items() for anchor in _anchors(text)}
+    return {name: _linked(text, name, homes) for name, text in texts.items()}
+
+
+def _page(title: str, *parts: str) -> str:
+    return "\n\n".join(part.strip() for part in (f"# {title}", *parts)) + "\n"
+
+
+def _anchors(page: str) -> list[str]:
+    return [name.lower() for name in re.findall(r"^## (\w+)$", page, re.MULTILINE)]
+
+
+def _linked(page: str, name: str, homes: dict[str, str]) -> str:
+    """Let the links of a page to an anchor of another one name that page."""
+
+    def link(match: re.Match[str]) -> str:
+        home = homes.get(match[1], name)
+        return match[0] if home == name else f"]({home}#{match[1]})"
+
+    return re.sub(r"\]\(#([\w-]+)\)", link, page)
 
 
 def _docs(item: Any) -> Docstring:
@@ -127,7 +144,7 @@ def _section(item: Callable[..., Any], command: str = "") -> str:
         rows.append((f"`{'--' if is_option else ''}{name}`", kind, default, about))
     header = ("argument" if command else "option", "type", "default", "")
     table = "\n\n" + _table(header, rows) if rows else ""
-    return f"### {command or item.__name__}\n\n{text}{table}"
+    return f"## {command or item.__name__}\n\n{text}{table}"
 
 
 def _attention() -> str:
@@ -239,8 +256,12 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def main() -> None:
-    """Write the page."""
-    OUTPUT.write_text(reference())
+    """Write the pages."""
+    OUTPUT.mkdir(exist_ok=True)
+    for page in OUTPUT.glob("*.md"):
+        page.unlink()
+    for name, text in reference().items():
+        (OUTPUT / name).write_text(text)
     print(f"Written: {OUTPUT}")
 
 
