@@ -111,9 +111,12 @@ class CocoAnnotations:
     def wrong_size(self, index: int, path: Path, height: int, width: int) -> str:
         """Say what is wrong with the file of an image that has another height and width."""
         expected_height, expected_width = self.sizes[index]
+        turned = (height, width) == (expected_width, expected_height)
+        hint = ": was it annotated as it is stored (--data.exif ignore) or as it is shown (apply)?"
         return (
             f"{path} has {width} x {height} pixels, but {self.path} says that image "
             f"{self.image_ids[index]} has {expected_width} x {expected_height}"
+            + (hint if turned else "")
         )
 
     def _teaches(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -156,7 +159,10 @@ class CocoAnnotations:
         kept = np.flatnonzero(counts)
         if not kept.size:
             why = self.left_out_of_training() or "it has no annotations"
-            raise ValueError(f"{self.path}: no image has a box to learn from ({why})")
+            raise ValueError(
+                f"{self.path}: no image has a box to learn from ({why}): give single objects "
+                "iscrowd 0 and boxes with an area"
+            )
         return replace(
             self,
             image_ids=self.image_ids[kept],

@@ -35,12 +35,12 @@ def join_segmentations(
             if outline.size != size or not fill_mask(outline.counts, size[0] * size[1]):
                 problem = f"its run lengths do not fill the size {size} of its image"
         elif {len(polygon) % 2 for polygon in outline if len(polygon) >= 6} != {0}:
-            problem = (
-                "masks need polygons of at least three points, or run lengths of the size "
-                f"{size}; without masks, --data.masks false"
-            )
+            problem = f"masks need polygons of at least three points, or run lengths of {size}"
         if problem:
-            faults.append(f"annotation {annotation.id} has no usable segmentation: {problem}")
+            faults.append(
+                f"annotation {annotation.id} has no usable segmentation: {problem}; correct or "
+                "remove it, or detect boxes alone with --data.masks false"
+            )
         pieces.append(bytes(annotation.segmentation))
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
     starts = np.concatenate([[0], ends])[:-1]

@@ -95,6 +95,13 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
         scores = [f"val/{kind}_{name}" for kind in self.scores.kinds for name in METRICS]
         return ["train/loss", *(f"train/loss_{part}" for part in parts), *scores]
 
+    def setup(self, stage: str) -> None:
+        """Take the classes from the data, and raise a ValueError if it reads no masks and must."""
+        super().setup(stage)
+        reads_masks = getattr(getattr(self.trainer, "datamodule", None), "masks", True)
+        if stage != "predict" and self.detector.has_masks and not reads_masks:
+            raise ValueError("Mask R-CNN learns masks and is scored by them: set --data.masks true")
+
     def on_fit_start(self) -> None:
         """Load the backbone's weights, unless the run resumes from a checkpoint."""
         super().on_fit_start()

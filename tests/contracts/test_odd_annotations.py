@@ -93,6 +93,12 @@ def test_damaged_run_lengths_are_found_at_start(counts, change, capsys):
     assert "train.json: annotation 3 has no usable segmentation" in fault
 
 
+def test_masks_that_are_learned_must_be_read(change, capsys):
+    assert refusal(capsys) == [
+        "Mask R-CNN learns masks and is scored by them: set --data.masks true"
+    ]
+
+
 def test_faults_of_images_are_listed_with_those_of_annotations(change, capsys):
     """Missing, damaged and of another size, beside a file whose annotations are wrong."""
     files = sorted(Path("train").iterdir())
