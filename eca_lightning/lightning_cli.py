@@ -24,7 +24,12 @@ from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkp
 from eca_lightning.training.checkpoint_options import complete_model
 from eca_lightning.training.gpu_defaults import set_benchmark
 from eca_lightning.training.monitors import require_work
-from eca_lightning.training.resuming import SameStart, place_run, require_writable
+from eca_lightning.training.resuming import (
+    SameStart,
+    UnusedFolder,
+    place_run,
+    require_writable,
+)
 from eca_lightning.training.run_loggers import keep_metrics, start_loggers
 from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
@@ -199,8 +204,11 @@ class EcaLightningCLI(LightningCLI):
         """Check before training that the run can be saved, and that no other process trains it."""
         trainer: Any = self.trainer
         if not trainer.fast_dev_run and self._folder:
+            unused = UnusedFolder(self._folder)
             require_writable(self._folder)
             self._at_end.enter_context(lock(self._checkpoints))
+            self._at_end.callback(unused.remove)
+            trainer.callbacks.insert(0, unused)
             start_loggers(trainer.loggers, self._folder, self._start_step)
 
     @rank_zero_only

@@ -33,6 +33,8 @@ BASE += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
         (["--trainer.val_check_interval", "100"], "`val_check_interval` (100) must be less"),
         (["--trainer.profiler", "fast"], "profiler"),
         (["--seed_everything", "-1"], "seed_everything: -1 is not in bounds"),
+        (["--model.weights", "lost.pth"], "weights not found: lost.pth"),
+        (["--model.backbone.num_classes", "2"], "set model.backbone.num_classes to 3"),
         (["--checkpoint.mode", "largest"], "`mode` can be min, max"),
         (["--checkpoint.monitor", "val/acc"], "monitor of ModelCheckpoint: 'val/acc'; known: "),
         (
@@ -45,8 +47,20 @@ BASE += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
         ),
     ],
 )
-def test_options_that_cannot_be(capsys, options, message):
+def test_options_that_cannot_be(capsys, tmp_path, options, message):
     assert message in error_of(capsys, "fit", *BASE, *options)
+    assert not list(tmp_path.iterdir()), "a run that is refused leaves an empty folder"
+
+
+def test_a_refused_run_keeps_what_its_folder_holds(capsys, tmp_path):
+    folder = tmp_path / "runs" / "run" / "version_3"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").touch()
+    options = ["--model.weights", "lost.pth", "--trainer.logger.version", "3"]
+    error_of(capsys, "fit", *BASE, *options)
+    error_of(capsys, "fit", *BASE, "--model.weights", "lost.pth")
+    assert (folder / "notes.txt").exists()
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_what_reports_log_can_be_monitored():

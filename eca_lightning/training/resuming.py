@@ -1,8 +1,10 @@
 """Choose the folder of a run, and its newest complete checkpoint for ``--ckpt_path auto``."""
 
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from pkgutil import resolve_name
@@ -146,6 +148,32 @@ def require_writable(folder: Path, option: str = "--trainer.logger.save_dir") ->
             f"cannot write to the run's folder {folder}: {error.strerror or error}. Fix this, or "
             f"choose another with {option}"
         ) from error
+
+
+class UnusedFolder(Callback):
+    """Remove the folder that was made for a run which is refused before it trains.
+
+    Args:
+        folder: The folder; one that exists by now is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.new = [path for path in (folder, *folder.parents) if not path.exists()]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the folder."""
+        self.new = []
+
+    def remove(self) -> None:
+        """Remove the folder, and those above it that were made with it, if there was no training.
+
+        No other process may use it: hold the run's lock.
+        """
+        for path in self.new[:1]:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.new[1:]:
+            with suppress(OSError):
+                path.rmdir()
 
 
 class SameStart(Callback):
