@@ -10,13 +10,19 @@ from forked import run_forked
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NETWORK = ["--model.backbone.name", "resnet20", "--model.backbone.attention", "eca"]
-RECIPES = {"quickstart.yaml": [], "imagenet/resnet50_paper.yaml": NETWORK}
+RECIPES = {
+    "quickstart.yaml": [],
+    "finetune.yaml": NETWORK,
+    "imagenet/resnet50_paper.yaml": NETWORK,
+}
+RUNS = [
+    (name, ranks) for name in RECIPES for ranks in (1, 2) if (name, ranks) != ("finetune.yaml", 2)
+]
 LOGGED_EVERY = 20
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(("recipe", "ranks"), RUNS)
 def test_host_waits_only_at_logged_steps(recipe, ranks, raw_beton, tmp_path):
     run_forked(tmp_path, count_host_waits, tmp_path, [
         *("--config", str(CONFIGS / recipe), *RECIPES[recipe]),

@@ -2,16 +2,20 @@
 
 Lightning's EMAWeightAveraging computes ``decay * average + (1 - decay) * weight``, which rounds
 even where the two are equal: over a long run with a decay of 0.99998 the mean that images are
-normalized with moves by 1e-3 of itself. Its base class lets the average be an interpolation, which
-leaves equal values as they are and takes one kernel for many parameters.
+normalized with moves by 1e-3 of itself. Here the average is an interpolation, which leaves equal
+values as they are and takes one kernel for many parameters. Lightning also counts updates on the
+device, and the host waits for that count at each.
 """
 
-from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import nn
+
+from eca_lightning.utils.checks import require
 
 
 class ExponentialMovingAverage(WeightAveraging):
@@ -34,27 +38,38 @@ class ExponentialMovingAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.999, every_n_steps: int = 1, warmup: bool = False) -> None:
-        if every_n_steps < 1:
-            raise ValueError(
-                f"ExponentialMovingAverage: every_n_steps must be at least 1, got {every_n_steps}"
-            )
-        get_ema_multi_avg_fn(decay)  # raises for a decay that is out of range
+        name = type(self).__name__
+        require(0 <= decay <= 1, f"{name}: decay", "from 0 to 1", decay)
+        require(every_n_steps >= 1, f"{name}: every_n_steps", "at least 1", every_n_steps)
+        super().__init__()
+        self.decay, self.every_n_steps, self.warmup = decay, every_n_steps, warmup
 
-        def update(averages: Sequence[Tensor], weights: Sequence[Tensor], updates: int) -> None:
-            # With bf16-true and the like, Lightning copies the model before it converts it.
-            alike = [w.to(a.dtype) for a, w in zip(averages, weights, strict=True)]
-            n = int(self._average_model.n_averaged)  # type: ignore[union-attr]  # on the host
-            interpolate = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)) if warmup else decay)
-            interpolate(averages, alike, updates)
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Update the average after an optimizer step."""
+        step = trainer.global_step - 1
+        if trainer.global_step > self._latest_update_step and step % self.every_n_steps == 0:
+            self._latest_update_step = trainer.global_step
+            self._update(pl_module, step // self.every_n_steps)
 
-        super().__init__(multi_avg_fn=update)
-        self.every_n_steps = every_n_steps
+    @torch.no_grad()
+    def _update(self, pl_module: LightningModule, number: int) -> None:
+        decay = min(self.decay, (1 + number) / (10 + number)) if self.warmup else self.decay
+        average: Any = self._average_model
+        pairs = list(zip(_tensors(average.module), _tensors(pl_module), strict=True))
+        if number == 0:
+            for old, new in pairs:
+                old.copy_(new)
+            return
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        averages = [old for old, _ in floats]
+        # With bf16-true and the like, Lightning copies the model before it converts it.
+        torch._foreach_lerp_(averages, [new.to(old.dtype) for old, new in floats], 1 - decay)
+        for old, new in pairs:
+            if not old.is_floating_point():  # a count
+                old.copy_(old * decay + new * (1 - decay))
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the average to the device, where Lightning's stays on the host; not its counter."""
-        if self._average_model is not None:
-            self._average_model.module.to(pl_module.device)
 
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Whether to update after an optimizer step, from 0, or an epoch."""
-        return step_idx is not None and step_idx % self.every_n_steps == 0
+def _tensors(module: nn.Module) -> Any:
+    return chain(module.parameters(), module.buffers())
