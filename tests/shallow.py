@@ -1,7 +1,6 @@
 """ResNets of a few narrow blocks: all that deeper and wider networks repeat.
 
-Their names as backbones are ``shallow.basic_blocks``, ``shallow.bottlenecks`` and
-``shallow.grouped_bottlenecks``.
+Their names as backbones are ``shallow.basic_blocks``, ``shallow.bottlenecks``, and so on.
 """
 
 from eca_lightning.backbones.blocks import AttentionBasicBlock, AttentionBottleneck
@@ -22,3 +21,20 @@ def bottlenecks(*arguments, **options) -> Network:
 def grouped_bottlenecks(*arguments, **options) -> Network:
     """ResNeXt-50, with a quarter of its groups."""
     return bottlenecks(*arguments, groups=8, width_per_group=16, **options)
+
+
+def blurred(*arguments, **options) -> Network:
+    """timm's forms t and blur: a deep stem, averaging shortcuts, blur in place of strides."""
+    forms = {"deep_stem": (6, 8, 16), "average_shortcuts": True, "pooling": "blur"}
+    return bottlenecks(*arguments, **forms, **options)
+
+
+def averaged(*arguments, **options) -> Network:
+    """timm's forms s and aa: a wide deep stem, averages in place of strides."""
+    forms = {"deep_stem": (16, 16, 32), "pooling": "average"}
+    return basic_blocks(*arguments, **forms, **options)
+
+
+def convolved(*arguments, **options) -> Network:
+    """timm's form rs: a fourth convolution in the stem."""
+    return bottlenecks(*arguments, deep_stem=(8, 8, 16), pooling="convolution", **options)

@@ -75,6 +75,7 @@ class _ResidualBlock(AttentionSlot):
 
     supports_fused = True
     conv3x3 = "conv2"
+    strided: ClassVar[str]
 
     conv1: Any  # torchvision has no types
     bn1: Any
@@ -82,6 +83,16 @@ class _ResidualBlock(AttentionSlot):
     bn2: Any
     relu: Any
     downsample: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.anti_aliasing: nn.Module = nn.Identity()
+
+    def pool_instead_of_stride(self, pool: nn.Module) -> None:
+        """Let a module that lowers the resolution follow the strided convolution's activation."""
+        conv: Any = self.get_submodule(self.strided)
+        conv.stride = (1, 1)
+        self.anti_aliasing = pool
 
     def tail(self, branch: Tensor, x: Tensor) -> Tensor:
         """Finish the block after its last convolution; ``x`` is the block's input."""
@@ -94,6 +105,8 @@ class _ResidualBlock(AttentionSlot):
 class AttentionBasicBlock(_ResidualBlock, BasicBlock):
     """ResNet-18/34's block; attention follows ``bn2``."""
 
+    strided = "conv1"
+
     @property
     def last_norm(self) -> Any:
         """See `AttentionSlot.last_norm`."""
@@ -101,12 +114,14 @@ class AttentionBasicBlock(_ResidualBlock, BasicBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, out_channels, H / stride, W / stride)."""
-        branch = self.relu(self.bn1(self.conv1(x)))
+        branch = self.anti_aliasing(self.relu(self.bn1(self.conv1(x))))
         return self.tail(self.conv2(branch), x)
 
 
 class AttentionBottleneck(_ResidualBlock, Bottleneck):
     """ResNet-50/101/152's, ResNeXt's and Wide ResNet's block; attention follows ``bn3``."""
+
+    strided = "conv2"
 
     conv3: Any
     bn3: Any
@@ -119,7 +134,7 @@ class AttentionBottleneck(_ResidualBlock, Bottleneck):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, out_channels, H / stride, W / stride)."""
         branch = self.relu(self.bn1(self.conv1(x)))
-        branch = self.relu(self.bn2(self.conv2(branch)))
+        branch = self.anti_aliasing(self.relu(self.bn2(self.conv2(branch))))
         return self.tail(self.conv3(branch), x)
 
 

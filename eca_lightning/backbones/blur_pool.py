@@ -1,9 +1,9 @@
-"""Blur before each strided convolution, as in FFCV's ImageNet recipes.
+"""Low-pass filters where the resolution falls: FFCV's, and timm's in its ``resnetblur``.
 
 A stride drops samples; without a low-pass filter before it, detail finer than the stride aliases.
 Zhang ("Making convolutional networks shift-invariant again", arXiv 1904.11486) moves the stride
-behind the convolution and its activation and blurs there; FFCV blurs the input of the convolution,
-whose own cost stays the same.
+behind the convolution and its activation and blurs there, as `BlurPool2d`; FFCV blurs the input of
+the convolution, whose own cost stays the same, as `BlurPoolConv2d`.
 """
 
 import torch
@@ -12,6 +12,24 @@ from torch.nn import functional as F
 
 MIN_CHANNELS = 16
 """Convolutions of fewer input channels stay as they are, so images are not blurred."""
+
+
+class BlurPool2d(nn.Module):
+    """Blur by a 3x3 binomial filter, with reflected borders, and keep every second position.
+
+    Its state dict is empty, as that of pooling is.
+    """
+
+    blur: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("blur", _binomial_filter(channels), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, channels, H, W) to half the height and width, rounded up."""
+        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded, self.blur, stride=2, groups=len(self.blur))
 
 
 class BlurPoolConv2d(nn.Conv2d):
@@ -40,9 +58,8 @@ class BlurPoolConv2d(nn.Conv2d):
             device="meta",  # draws no random numbers, which would change those of later layers
         )
         self.weight, self.bias = convolution.weight, convolution.bias
-        taps = torch.tensor([1.0, 2.0, 1.0], device=self.weight.device) / 4
-        blur = torch.outer(taps, taps).expand(self.in_channels, 1, 3, 3)
-        self.register_buffer("blur", blur.contiguous(), persistent=False)
+        blur = _binomial_filter(self.in_channels).to(self.weight.device)
+        self.register_buffer("blur", blur, persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """Blur and convolve a (N, in_channels, H, W) tensor."""
@@ -59,3 +76,8 @@ def add_blur_pool(network: nn.Module) -> None:
                 and child.in_channels >= MIN_CHANNELS
             ):
                 setattr(parent, name, BlurPoolConv2d(child))
+
+
+def _binomial_filter(channels: int) -> Tensor:
+    taps = torch.tensor([1.0, 2.0, 1.0]) / 4
+    return torch.outer(taps, taps).expand(channels, 1, 3, 3).contiguous()

@@ -28,12 +28,14 @@ def create_backbone(
 ) -> nn.Module:
     """Build a classification network, with attention where the mechanism's paper puts it.
 
-    Without attention, state-dict keys and outputs are torchvision's. With it, only keys that hold
-    ``attention`` are added; ``aa``, which replaces convolutions, is the one exception. Attention
-    is initialized last, so that one seed gives one set of backbone weights whatever the mechanism.
+    Without attention, state-dict keys and outputs are torchvision's or timm's. With it, only keys
+    that hold ``attention`` are added; ``aa``, which replaces convolutions, is the one exception.
+    Attention is initialized last, so that one seed gives one set of backbone weights whatever the
+    mechanism.
 
     Args:
-        name: A name of `backbone_names`, or the dotted path of a function that builds a `Network`.
+        name: A name of `backbone_names`, of a ResNet as timm names it, or the dotted path of a
+            function that builds a `Network`.
         attention: A name of `attention_names`, the dotted path of a class of your own package, or
             a class; None or "none" for the plain network.
         attention_options: Options of the mechanism; a list gives one value per stage, such as
@@ -102,7 +104,9 @@ class BackboneConfig:
     """Options of `create_backbone`, as plain data that YAML and checkpoints can hold.
 
     Args:
-        name: Name of the network, such as resnet50 or mobilenet_v2.
+        name: Name of the network, such as resnet50 or mobilenet_v2. ResNets have timm's forms as
+            well, such as resnet50d, resnet26t, resnetaa50, resnetblur50, resnetrs50 and
+            resnext50d_32x4d.
         attention: Name of the attention mechanism, such as eca or se, or the dotted path of a class
             of your own package; none for the plain network.
         attention_options: Options of the mechanism; a list gives one value per stage.

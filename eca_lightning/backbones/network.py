@@ -68,7 +68,11 @@ class Network(NamedTuple):
 Builder = Callable[[int, int, Stem | None], Network]
 """Builds a network for a number of classes and of image channels, with a stem."""
 
+Finder = Callable[[str], Builder | None]
+"""Returns the builder of a network of a family by its name, None if it is of another."""
+
 _REGISTRY: dict[str, Builder] = {}
+_FAMILIES: list[Finder] = []
 
 
 def register_backbone(name: str) -> Callable[[Builder], Builder]:
@@ -78,9 +82,32 @@ def register_backbone(name: str) -> Callable[[Builder], Builder]:
     return lambda builder: _REGISTRY.setdefault(name, builder)
 
 
+def register_family(*listed: str) -> Callable[[Finder], Finder]:
+    """Register a function that finds builders by name, as a decorator.
+
+    Args:
+        *listed: Names to be listed; the function may find more.
+    """
+
+    def register(find: Finder) -> Finder:
+        _FAMILIES.append(find)
+        for name in listed:
+            if builder := find(name):
+                register_backbone(name)(builder)
+        return find
+
+    return register
+
+
 def backbone_names() -> tuple[str, ...]:
-    """List the registered networks."""
+    """List the registered networks; families have more, see `find_backbone`."""
     return tuple(_REGISTRY)
+
+
+def find_backbone(name: str) -> Builder | None:
+    """Return the builder of a registered network or one of a family; None if there is none."""
+    of_families = (find(name) for find in _FAMILIES)
+    return _REGISTRY.get(name) or next((found for found in of_families if found), None)
 
 
 def build_network(name: str, num_classes: int, in_channels: int, stem: Stem | None) -> Network:
@@ -105,8 +132,10 @@ def build_network(name: str, num_classes: int, in_channels: int, stem: Stem | No
                 f"backbone '{name}': {error}; install the package, or set PYTHONPATH to its folder"
             ) from error
     else:
-        require_known(name, _REGISTRY, "backbone")
-        builder = _REGISTRY[name]
+        found = find_backbone(name)
+        if found is None:
+            require_known(name, _REGISTRY, "backbone")
+        builder = found
     network = builder(num_classes, in_channels, stem)
     network.module.layout = network.layout
     return network

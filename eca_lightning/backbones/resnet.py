@@ -1,15 +1,17 @@
-"""ResNets with slots for attention: torchvision's, and He et al.'s for small images."""
+"""ResNets with slots for attention: torchvision's and timm's, and He et al.'s for small images."""
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
 from eca_lightning.backbones.blocks import AttentionBasicBlock, AttentionBottleneck
+from eca_lightning.backbones.blur_pool import BlurPool2d
 from eca_lightning.backbones.network import Layout, Network, Slot, Stem, register_backbone
 
+Pooling = Literal["max", "convolution", "average", "blur"]
 Block = type[AttentionBasicBlock] | type[AttentionBottleneck]
 
 
@@ -22,6 +24,9 @@ def imagenet_resnet(
     groups: int = 1,
     width_per_group: int = 64,
     width: int = 64,
+    deep_stem: tuple[int, int, int] | None = None,
+    average_shortcuts: bool = False,
+    pooling: Pooling = "max",
 ) -> Network:
     """Build a ResNet, ResNeXt or Wide ResNet (arXiv 1512.03385, 1611.05431, 1605.07146).
 
@@ -30,33 +35,53 @@ def imagenet_resnet(
         layers: Number of blocks of each of the four stages.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.
-        stem: ``small`` is a 3x3 convolution of stride 1 without max-pooling in place of the 7x7 one
-            of stride 2 with max-pooling, for images of 28 to 64 pixels.
+        stem: ``small``, for images of 28 to 64 pixels, has stride 1 and no max-pooling; a single
+            convolution has 3x3 instead of 7x7 weights then.
         groups: Groups of the 3x3 convolutions.
         width_per_group: Width of a group in the first stage.
         width: Channels of the stem and the first stage; they double with each further stage.
+        deep_stem: Channels of three 3x3 convolutions in place of the stem's one (Bag of tricks,
+            arXiv 1812.01187, ResNet-C).
+        average_shortcuts: Let shortcuts average where they stride (Bag of tricks, ResNet-D).
+        pooling: What ends the stem: max-pooling or a convolution (ResNet-RS, arXiv 2103.07579) of
+            stride 2; or, there and in place of the blocks' strides, averages of 2x2 or blur (arXiv
+            1904.11486, as in timm).
     """
+    last = deep_stem[-1] if deep_stem else width
+    changed = (width, last) != (64, 64)
     network = ResNet(
-        block, list(layers), num_classes, groups=groups, width_per_group=width_per_group
+        block,
+        [1] * len(layers) if changed else list(layers),
+        num_classes,
+        groups=groups,
+        width_per_group=width_per_group,
     )
-    if width != 64:
-        _change_width(network, block, layers, num_classes, width)
-    if stem == "small":
+    if changed:
+        _change_width(network, block, layers, num_classes, width, last)
+    if deep_stem:
+        network.conv1 = _deep_stem(in_channels, deep_stem, 1 if stem == "small" else 2)
+    elif stem == "small":
         network.conv1 = _convolution(in_channels, width, kernel_size=3, stride=1)
-        network.maxpool = nn.Identity()
     elif (in_channels, width) != (3, 64):
         network.conv1 = _convolution(in_channels, width, kernel_size=7, stride=2)
     stages = ("layer1", "layer2", "layer3", "layer4")
-    layout = Layout("conv1", ("maxpool", *stages), "fc")
-    return Network(network, _slots(network, stages, first_level=2), layout)
+    slots = _slots(network, stages, first_level=2)
+    if pooling != "max":
+        _pool_by(network, slots, pooling, last)
+    if stem == "small":
+        network.maxpool = nn.Identity()
+    if average_shortcuts:
+        _average_shortcuts(slots)
+    layout = Layout("conv1.0" if deep_stem else "conv1", ("maxpool", *stages), "fc")
+    return Network(network, slots, layout)
 
 
 def _change_width(
-    network: ResNet, block: Block, layers: Sequence[int], num_classes: int, width: int
+    network: ResNet, block: Block, layers: Sequence[int], num_classes: int, width: int, stem: int
 ) -> None:
     """Replace all that follows the first convolution, as torchvision's widths are fixed."""
-    network.inplanes = width
-    network.bn1 = nn.BatchNorm2d(width)
+    network.inplanes = stem
+    network.bn1 = nn.BatchNorm2d(stem)
     for stage, blocks in enumerate(layers):
         made = network._make_layer(block, width << stage, blocks, stride=2 if stage else 1)
         _initialize(made)
@@ -64,20 +89,56 @@ def _change_width(
     network.fc = nn.Linear(network.inplanes, num_classes)
 
 
-_VARIANTS: dict[str, tuple[Block, Sequence[int], dict[str, Any]]] = {
-    # Small enough to learn a small data set from scratch in minutes.
-    "resnet10_half": (AttentionBasicBlock, (1, 1, 1, 1), {"width": 32}),
-    "resnet18": (AttentionBasicBlock, (2, 2, 2, 2), {}),
-    "resnet34": (AttentionBasicBlock, (3, 4, 6, 3), {}),
-    "resnet50": (AttentionBottleneck, (3, 4, 6, 3), {}),
-    "resnet101": (AttentionBottleneck, (3, 4, 23, 3), {}),
-    "resnet152": (AttentionBottleneck, (3, 8, 36, 3), {}),
-    "resnext50_32x4d": (AttentionBottleneck, (3, 4, 6, 3), {"groups": 32, "width_per_group": 4}),
-    "resnext101_32x8d": (AttentionBottleneck, (3, 4, 23, 3), {"groups": 32, "width_per_group": 8}),
-    "wide_resnet50_2": (AttentionBottleneck, (3, 4, 6, 3), {"width_per_group": 128}),
-}
-for _name, (_block, _layers, _options) in _VARIANTS.items():
-    register_backbone(_name)(partial(imagenet_resnet, _block, _layers, **_options))
+def _deep_stem(in_channels: int, widths: tuple[int, int, int], stride: int) -> nn.Sequential:
+    """Build three convolutions with two norms between them; the third's is the network's own."""
+    first, second, third = widths
+    return nn.Sequential(
+        _convolution(in_channels, first, kernel_size=3, stride=stride),
+        nn.BatchNorm2d(first),
+        nn.ReLU(inplace=True),
+        _convolution(first, second, kernel_size=3, stride=1),
+        nn.BatchNorm2d(second),
+        nn.ReLU(inplace=True),
+        _convolution(second, third, kernel_size=3, stride=1),
+    )
+
+
+def _average_shortcuts(slots: Sequence[Slot]) -> None:
+    """Average in place of the strides of shortcuts' convolutions."""
+    blocks: list[Any] = [slot.block for slot in slots]
+    for block in blocks:
+        if block.downsample is None:
+            continue
+        conv, norm = block.downsample
+        stride, conv.stride = conv.stride[0], (1, 1)
+        average = _average() if stride > 1 else nn.Identity()
+        block.downsample = nn.Sequential(average, conv, norm)
+
+
+def _average() -> nn.Module:
+    """Average 2x2 positions, and at an odd border what there is, as strides end there."""
+    return nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
+
+
+def _pool_by(network: ResNet, slots: Sequence[Slot], pooling: Pooling, channels: int) -> None:
+    """Replace the max-pooling and, but for a convolution there, the strides of blocks."""
+    if pooling == "convolution":
+        network.maxpool = nn.Sequential(
+            _convolution(channels, channels, kernel_size=3, stride=2),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        )
+        return
+    blurs = pooling == "blur"
+    dense_maximum = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+    network.maxpool = (
+        nn.Sequential(dense_maximum, BlurPool2d(channels)) if blurs else nn.AvgPool2d(2)
+    )
+    for slot in slots:
+        block: Any = slot.block
+        conv = block.get_submodule(block.strided)
+        if conv.stride[0] > 1:
+            block.pool_instead_of_stride(BlurPool2d(conv.out_channels) if blurs else _average())
 
 
 class CifarResNet(nn.Module):

@@ -22,6 +22,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from eca_lightning.attention import attention_names
 from eca_lightning.attention.eca import kernel_size
 from eca_lightning.backbones import BackboneConfig, backbone_names
+from eca_lightning.backbones.network import find_backbone
 from eca_lightning.utils.yaml_files import read_yaml
 
 
@@ -65,11 +66,11 @@ def build(model: str) -> nn.Module:
 
 def _split(name: str) -> tuple[str | None, str]:
     """Split ``eca_resnet50`` into attention and backbone."""
-    for backbone in backbone_names():
-        attention = name.removesuffix(backbone).removesuffix("_")
-        if name == backbone:
-            return None, backbone
-        if name.endswith(f"_{backbone}") and attention in attention_names():
+    if find_backbone(name):
+        return None, name
+    for attention in attention_names():
+        backbone = name.removeprefix(f"{attention}_")
+        if backbone != name and find_backbone(backbone):
             return attention, backbone
     raise ValueError(
         f"models: unknown model {name!r}: give a backbone ({', '.join(backbone_names())}), "
