@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,7 +45,7 @@ class _Annotation(msgspec.Struct, gc=False):
     image_id: Id
     category_id: Id
     bbox: tuple[float, float, float, float]
-    area: float | None = None
+    area: Annotated[float, msgspec.Meta(ge=0)] | None = None
     iscrowd: bool | Literal[0, 1] | None = None
     segmentation: msgspec.Raw = msgspec.Raw(b"null")  # as JSON, which takes the least memory
 
@@ -85,7 +86,8 @@ def read_annotations(
     if masks:
         require_mask_library()
     if not path.is_file():
-        raise FileNotFoundError(f"{name}: {path} does not exist")
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"{name}: {path} {what}")
     faults: list[str] = []
     try:
         content = _decode(path.read_bytes(), faults)
@@ -99,14 +101,14 @@ def read_annotations(
 
 def _decode(data: bytes, faults: list[str]) -> _Content:
     """Decode a file; without the entries that are of wrong types, which become faults."""
+    if all(data.count(f'"{section}"'.encode()) <= 1 for section in _SECTIONS):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(data, type=_Content)
+    # Python's decoder reads NaN and other encodings, too, and shows keys that come twice.
     try:
-        return msgspec.json.decode(data, type=_Content)
-    except msgspec.DecodeError:
-        # Python's decoder reads NaN and other encodings, too.
-        try:
-            content = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"it is not a JSON file ({error})") from None
+        content = json.loads(data, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it cannot be read as JSON ({error})") from None
     try:
         return msgspec.json.decode(msgspec.json.encode(content), type=_Content)
     except msgspec.ValidationError as error:
@@ -126,6 +128,15 @@ def _decode(data: bytes, faults: list[str]) -> _Content:
         decoded = [_decode_entry(*place, what, type_, faults) for place in places]
         sections[section] = [entry for entry in decoded if entry is not None]
     return _Content(**sections)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of the keys and values of a JSON object, and refuse a key that comes twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r} is given twice: keep one")
+    return found
 
 
 def _decode_entry(entry: Any, place: str, what: str, type_: type[Any], faults: list[str]) -> Any:
@@ -238,7 +249,9 @@ def _boxes(
         height, width = sizes[bad]
         hint = "a number is infinite, or a side negative"
         if is_box[bad]:
-            hint = f"correct it, or clip it with --data.clip_boxes {ceil(out[bad])}"
+            hint = "correct it"
+            if out[bad] < min(height, width):
+                hint += f", or clip it with --data.clip_boxes {ceil(out[bad])}"
         faults.append(
             f"annotation {annotations[bad].id} has the box [x, y, width, height] = "
             f"{boxes[bad].tolist()}, which does not lie in its image {annotations[bad].image_id} "

@@ -160,6 +160,7 @@ def doubled(section):
             r"annotation \d+: .*missing .* `image_id`",
         ),
         (setting("annotations", id=4, area="9"), "annotation 4 has area '9': Expected `float"),
+        (setting("annotations", id=4, area=-1), "annotation 4 has area -1: Expected `float` >= 0"),
         (setting("images", file_name=""), "image 5 has file_name '', which names no file"),
         (setting("images", file_name="a\0b"), r"image 5 has file_name .*, which names no file"),
         (
@@ -175,7 +176,7 @@ def doubled(section):
         ),
         (setting("annotations", id=4, bbox=[1, 2, 3, float("nan")]), "4 has bbox .*, nan\\]: "),
         (setting("annotations", id=4, bbox=[1, 2, float("inf"), 4]), "annotation 4 has "),
-        (setting("annotations", id=4, bbox=[1, 2, 1e300, 4]), "4 has the box .* does not lie in"),
+        (setting("annotations", id=4, bbox=[1, 2, 1e300, 4]), "4 has the box .*: correct it$"),
         (setting("annotations", id=4, bbox=[1, 2, -3, 4]), "4 has the box .* does not lie in"),
         (setting("annotations", id=4, bbox=[-2, 2, 9, 9]), "4 has the box .* does not lie in"),
         (setting("annotations", id=4, bbox=[2, 2, 90, 9]), r"not lie in its image \d+ of \d+ x"),
@@ -250,7 +251,7 @@ def test_all_faults_are_listed_together_ten_of_them_in_full(read):
         for position, annotation in enumerate(changed["annotations"][:14]):
             annotation["id"] = position
             if position % 2:
-                annotation["bbox"] = [2, 2, 900, 9]
+                annotation["bbox"] = [2, 2, 70, 9]
             else:
                 annotation["iscrowd"] = "0"
         changed["annotations"][14]["id"] = changed["annotations"][15]["id"] = 99
@@ -263,7 +264,7 @@ def test_all_faults_are_listed_together_ten_of_them_in_full(read):
     assert "annotation 0 has iscrowd '0': Expected `bool" in lines[1]
     assert "annotation 12 has iscrowd" in lines[7]
     assert "the annotation id 99 is not unique: 2 entries have it" in lines[8]
-    assert "correct it, or clip it with --data.clip_boxes 8" in lines[9]
+    assert "correct it, or clip it with --data.clip_boxes 13" in lines[9]
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -277,7 +278,7 @@ def test_a_missing_area_is_computed(read, content, masks):
 
 def test_boxes_may_reach_out_as_far_as_asked(content, tmp_path):
     changed = deepcopy(content)
-    setting("annotations", id=4, bbox=[2, 2, 900, 9])(changed)
+    setting("annotations", id=4, bbox=[2, 2, 70, 9])(changed)
     file = write_json(tmp_path / "a.json", changed)
     known = read_annotations(file, clip_boxes=900)
     assert known.boxes_reaching_out() == 1
@@ -335,14 +336,25 @@ def test_masks_need_faster_coco_eval(read, monkeypatch):
         read(masks=True)
 
 
-@pytest.mark.parametrize("text", [b"", b"<html>", b'{"images": [', b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"<html>", b'{"images": [', b"\xff\xfe\x00", b'{"images": [{"file_name": "\xe9"}]}'],
+)
 def test_a_file_that_is_no_json_is_named(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_bytes(text)
-    with pytest.raises(ValueError, match=r"^data\.val: .*a\.json: it is not a JSON file"):
+    with pytest.raises(ValueError, match=r"^data\.val: .*a\.json: it cannot be read as JSON"):
         read_annotations(path, name="data.val")
     with pytest.raises(FileNotFoundError, match=r"^data\.val: .*gone\.json does not exist$"):
         read_annotations(tmp_path / "gone.json", name="data.val")
+
+
+def test_a_section_that_comes_twice_is_refused(read, tmp_path):
+    read()
+    path = next(tmp_path.rglob("a.json"))
+    path.write_text(path.read_text().rstrip()[:-1] + ', "annotations": []}')
+    with pytest.raises(ValueError, match=r"the key 'annotations' is given twice: keep one"):
+        read_annotations(path)
 
 
 def test_images_must_be_there(read, folder, tmp_path):
