@@ -51,63 +51,70 @@ class CropDecoder(ffcv_api.SimpleRGBImageDecoder):
 
     def generate_code(self) -> Callable[..., Any]:
         """Return the function that FFCV compiles; it reads output sizes from its arguments."""
-        return self._native_code() if self.native else self._ffcv_code()
-
-    def _native_code(self) -> Callable[..., Any]:
         read, rows = self.memory_read, ffcv_api.Compiler.get_iterator()
-        decode_image = crop_decode.library().crop_decode_image
-        reduce_from = crop_decode.REDUCE_FROM
+        # Apart, as part of the parallel loop it would take five seconds longer to compile.
+        decode_image = ffcv_api.Compiler.compile(_crop_decoder() if self.native else _decoder())
 
         def decode(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             images, boxes, status = memory
             for row in rows(len(batch_indices)):
                 image = metadata[batch_indices[row]]
                 data = read(image["data_ptr"], storage_state)
-                mode, h, w = np.int64(image["mode"]), np.int64(image["height"]), image["width"]
-                top, left, height, width = boxes[row, :4].astype(np.float64)
-                source, target = data.ctypes.data, images[row].ctypes.data
-                out_h, out_w = images.shape[1:3]
-                status[row, 0] = decode_image(
-                    mode, source, data.size, h, np.int64(w), top, left, height, width,
-                    boxes[row, 4], target, out_h, out_w, reduce_from, 0,
-                )  # fmt: skip
+                status[row, 0] = decode_image(image, data, boxes[row], images[row])
             return images[: len(batch_indices)]
 
         decode.is_parallel = True  # type: ignore[attr-defined]
         return decode
 
-    def _ffcv_code(self) -> Callable[..., Any]:
-        read, rows = self.memory_read, ffcv_api.Compiler.get_iterator()
-        decode_jpeg, resize = ffcv_api.ctypes_imdecode, ffcv_api.ctypes_resize
 
-        def decode(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            images, boxes, status = memory
-            for row in rows(len(batch_indices)):
-                image = metadata[batch_indices[row]]
-                data = read(image["data_ptr"], storage_state)
-                h, w = np.int64(image["height"]), np.int64(image["width"])
-                status[row, 0] = 0
-                if image["mode"] == JPEG:
-                    pixels = np.empty((h, w, 3), np.uint8)
-                    source, target = data.ctypes.data, pixels.ctypes.data
-                    status[row, 0] = decode_jpeg(
-                        source, data.size, h, w, target, h, w, 0, 0, 1, 1, False, False
-                    )
-                else:
-                    pixels = data.reshape(h, w, 3)
+def _crop_decoder() -> Callable[..., Any]:
+    """Return a function that decodes the crop of an image; its status is zero if it could."""
+    decode_image = crop_decode.library().crop_decode_image
+    reduce_from = crop_decode.REDUCE_FROM
 
-                out = images[row]
-                top, left, height, width, flip = boxes[row]
-                bottom, right = top + height, left + width
-                source, target = pixels.ctypes.data, out.ctypes.data
-                out_height, out_width = out.shape[:2]
-                resize(0, source, h, w, top, bottom, left, right, target, out_height, out_width)
-                if flip:
-                    out[:] = out[:, ::-1].copy()
-            return images[: len(batch_indices)]
+    def decode(image, data, box, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        mode, h, w = np.int64(image["mode"]), np.int64(image["height"]), np.int64(image["width"])
+        top, left, height, width, flip = box
+        source, target = data.ctypes.data, out.ctypes.data
+        out_h, out_w = out.shape[:2]
+        return decode_image(
+            mode, source, data.size, h, w, float(top), float(left), float(height), float(width),
+            flip, target, out_h, out_w, reduce_from, 0,
+        )  # fmt: skip
 
-        decode.is_parallel = True  # type: ignore[attr-defined]
-        return decode
+    return decode
+
+
+def _decoder() -> Callable[..., Any]:
+    """Return a function that decodes an image and resizes its crop, with FFCV's library."""
+    decode_jpeg, resize = ffcv_api.ctypes_imdecode, ffcv_api.ctypes_resize
+
+    def decode(image, data, box, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        h, w = np.int64(image["height"]), np.int64(image["width"])
+        status = 0
+        if image["mode"] == JPEG:
+            pixels = np.empty((h, w, 3), np.uint8)
+            source, target = data.ctypes.data, pixels.ctypes.data
+            status = decode_jpeg(source, data.size, h, w, target, h, w, 0, 0, 1, 1, False, False)
+        else:
+            pixels = data.reshape(h, w, 3)
+
+        top, left, height, width, flip = box
+        bottom, right = top + height, left + width
+        source, target = pixels.ctypes.data, out.ctypes.data
+        out_height, out_width = out.shape[:2]
+        resize(0, source, h, w, top, bottom, left, right, target, out_height, out_width)
+        if flip:  # in loops, which compile in a tenth of the time that slices take
+            for row in range(out_height):
+                for column in range(out_width // 2):
+                    other = out_width - 1 - column
+                    for channel in range(3):
+                        level = out[row, column, channel]
+                        out[row, column, channel] = out[row, other, channel]
+                        out[row, other, channel] = level
+        return status
+
+    return decode
 
 
 def is_decodable(data: NDArray[np.uint8], height: int, width: int) -> bool:

@@ -1,12 +1,14 @@
 # ruff: noqa: F401
 """The only module that imports FFCV: its names, and the torch and numba settings that it changes.
 
-FFCV has had no release since 2023 and is used as it is. The modules that build on it import its
-names from here, and are themselves imported only when FFCV is needed.
+FFCV has had no release since 2023 and is used as it is, but compiles less than it would: no
+dictionary at import, and each operation once per process rather than once per loader. The modules
+that build on it import its names from here, and are themselves imported only when FFCV is needed.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -28,6 +30,17 @@ def torch_threads_kept() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def _plain_dictionaries() -> Iterator[None]:
+    """Give FFCV's import a plain dictionary for its two image modes: numba's compiles for 4 s."""
+    typed_dictionary = numba.typed.Dict
+    numba.typed.Dict = dict
+    try:
+        yield
+    finally:
+        numba.typed.Dict = typed_dictionary
+
+
 try:
     with torch_threads_kept():
         import numba  # one of FFCV's own requirements
@@ -37,7 +50,8 @@ try:
         if numba.config.NUMBA_NUM_THREADS == 1:
             numba.config.THREADING_LAYER = "workqueue"
 
-        from ffcv.fields import IntField, RGBImageField
+        with _plain_dictionaries():
+            from ffcv.fields import IntField, RGBImageField
         from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
         from ffcv.libffcv import ctypes_imdecode, ctypes_resize
         from ffcv.loader import Loader, OrderOption
@@ -50,6 +64,27 @@ try:
         from ffcv.writer import DatasetWriter, handle_sample
 except ImportError as error:
     raise ImportError(MISSING) from error
+
+_compile = Compiler.compile
+_compilations: list[tuple[Any, Any]] = []
+
+
+def _compile_once(function: FunctionType, signature: Any = None) -> Any:
+    """Compile an operation of a pipeline, unless another loader has compiled the same.
+
+    Loaders differ in what an operation is called with; what it closes over, such as FFCV's function
+    that reads the file, depends on their options alone.
+    """
+    cells = tuple(cell.cell_contents for cell in function.__closure__ or ())
+    wanted = (function.__code__, cells, signature, Compiler.num_threads > 1)
+    for known, compiled in _compilations:
+        if known == wanted:  # not a dictionary: ctypes' functions have no hash
+            return compiled
+    _compilations.append((wanted, _compile(function, signature)))
+    return _compilations[-1][1]
+
+
+Compiler.compile = _compile_once
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -85,8 +85,7 @@ def main(good, folder, count, seed, decoder):
         place = PLACES[number % len(PLACES)]
         sample = int(rng.integers(info.samples))
         damaged = damage(content, place, *extent(info, place, sample), rng)
-        # A loader takes seconds to compile. It has the file mapped and sees new bytes of pictures,
-        # so that one serves for all of them; of metadata it holds a copy.
+        # A loader has the file mapped and sees new bytes of pictures; of metadata it holds a copy.
         path = whole if place == "picture" else folder / f"{number}.beton"
         with path.open("r+b" if place == "picture" else "wb") as file:
             file.write(damaged)

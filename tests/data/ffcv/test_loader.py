@@ -45,7 +45,7 @@ def training(raw):
 
 @pytest.fixture(scope="module")
 def one_thread(raw, training):
-    """The same with one thread; FFCV compiles each loader for seconds."""
+    """The same with one thread."""
     return BetonLoader(raw, TRAIN, training.index_sampler, num_workers=1)
 
 
