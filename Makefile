@@ -16,7 +16,7 @@ help: ## List these targets
 setup: $(READY) ## Install what the project needs: system packages (with apt) and .venv
 	@echo "setup: .venv is ready"
 
-$(READY): pyproject.toml setup.py constraints.txt tools/setup.sh $(wildcard eca_lightning/data/ffcv/native/*)
+$(READY): pyproject.toml setup.py constraints.txt tools/setup.sh $(wildcard eca_lightning/data/ffcv/native/* eca_lightning/data/ffcv/native/packed/*)
 	@PYTHON="$(PYTHON)" bash tools/setup.sh
 	@touch $@
 

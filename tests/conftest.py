@@ -156,6 +156,16 @@ def photo_beton(_ffcv, tmp_path_factory, image_folder):
     return path
 
 
+@pytest.fixture(scope="session")
+def packed_beton(_ffcv, tmp_path_factory, image_folder):
+    """The packed coefficients of the image folder."""
+    from eca_lightning.data.datasets.image_folder import write_image_folder
+
+    path = tmp_path_factory.mktemp("packed") / "packed.beton"
+    write_image_folder(image_folder, path, mode="packed", num_workers=2)
+    return path
+
+
 def write_idx(path: Path, array):
     """Write an array as a compressed IDX file."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from eca_lightning.data.folder.files import (
 from eca_lightning.data.folder.image import Exif, read_rgb
 from eca_lightning.utils.checks import DataError, printable
 from eca_lightning.utils.reports import in_threads
+
+if TYPE_CHECKING:
+    from eca_lightning.data.ffcv.samples import StoredImage
 
 SPLITS = ("train", "val")
 
@@ -38,6 +41,16 @@ class FolderSamples:
         """RGB pixels of shape ``(height, width, 3)`` and the label."""
         return read_rgb(self.files.paths[index], self.exif), self.files.labels[index]
 
+    def stored(self, index: int, encoding: Encoding) -> "tuple[StoredImage, int] | None":
+        """Pack an upright JPEG file that need not be shrunk; None for others."""
+        if encoding.mode != "packed":
+            return None
+        # Imported here: it needs FFCV, which the command's help does not.
+        from eca_lightning.data.ffcv.packed.take_over import pack_file
+
+        image = pack_file(self.files.paths[index], self.exif, encoding.max_resolution)
+        return None if image is None else (image, self.files.labels[index])
+
 
 def write_image_folder(
     source: Path,
@@ -45,7 +58,6 @@ def write_image_folder(
     max_resolution: int | None = None,
     mode: WriteMode = "jpg",
     quality: int = 90,
-    compress_probability: float = 0.5,
     num_workers: int | None = None,
     exif: Exif = "apply",
     on_error: Literal["abort", "skip"] = "abort",
@@ -65,10 +77,9 @@ def write_image_folder(
         output: The .beton to write; for train/ and val/ the folder for train.beton and val.beton.
         max_resolution: Shrink images whose longer side is above this many pixels (400 to 512 is
             usual for training at 224).
-        mode: How to store images: jpg, raw pixels (faster to read, several times larger), or
-            proportion, which stores a fraction as JPEG and the rest raw.
-        quality: JPEG quality, 1 to 100.
-        compress_probability: Fraction stored as JPEG in mode proportion.
+        mode: How to store images: jpg; packed (three times as fast to read as jpg, 40 % larger),
+            which takes over JPEG files without loss; or raw pixels (several times larger).
+        quality: JPEG quality, 1 to 100; in mode packed, of images that have to be decoded first.
         num_workers: Processes; by default one for each core.
         exif: Turn images upright as the orientation in their EXIF data says (apply), or ignore it.
         on_error: Images that cannot be read abort, once all of them are known, or are skipped and
@@ -77,7 +88,7 @@ def write_image_folder(
             times; this reads them all.
         overwrite: Write again what is already there.
     """
-    encoding = Encoding(mode, quality, max_resolution, compress_probability, exif)
+    encoding = Encoding(mode, quality, max_resolution, exif)
     existing_folder(source, "source")
     if all((source / split).is_dir() for split in SPLITS):
         if output.suffix == ".beton":

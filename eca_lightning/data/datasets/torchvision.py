@@ -89,7 +89,6 @@ def write_fashion_mnist(
     source: Path | None = None,
     mode: WriteMode = "raw",
     quality: int = 90,
-    compress_probability: float = 0.5,
     num_workers: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -101,9 +100,8 @@ def write_fashion_mnist(
         output: The folder to write to.
         source: A folder with the four IDX files; by default those of Debian's package
             dataset-fashion-mnist, or else a download by torchvision into the output folder.
-        mode: How to store images: raw pixels (fastest to read), jpg, or proportion.
+        mode: How to store images: raw pixels (fastest to read), jpg, or packed.
         quality: JPEG quality, 1 to 100.
-        compress_probability: Fraction stored as JPEG in mode proportion.
         num_workers: Processes; by default one for each core.
         overwrite: Write again what is already there.
     """
@@ -114,7 +112,6 @@ def write_fashion_mnist(
         download=True,
         mode=mode,
         quality=quality,
-        compress_probability=compress_probability,
         num_workers=num_workers,
         overwrite=overwrite,
     )
@@ -129,7 +126,6 @@ def write_torchvision(
     max_resolution: int | None = None,
     mode: WriteMode | None = None,
     quality: int = 90,
-    compress_probability: float = 0.5,
     exif: Exif = "apply",
     num_workers: int | None = None,
     overwrite: bool = False,
@@ -149,9 +145,9 @@ def write_torchvision(
         val_fraction: Fraction of the images for val.beton, drawn at random, of a data set without
             splits (Caltech101, Caltech256, EuroSAT, SUN397).
         max_resolution: Shrink images whose longer side is above this many pixels.
-        mode: How to store images: raw pixels, jpg, or proportion; by default raw up to 96 pixels.
+        mode: How to store images: raw pixels, jpg, or packed (three times as fast to read as jpg,
+            40 % larger); by default raw up to 96 pixels.
         quality: JPEG quality, 1 to 100.
-        compress_probability: Fraction stored as JPEG in mode proportion.
         exif: Turn images upright as the orientation in their EXIF data says (apply), or ignore it.
         num_workers: Processes; by default one for each core.
         overwrite: Write again what is already there.
@@ -184,7 +180,7 @@ def write_torchvision(
         )
     if mode is None:
         mode = "raw" if max(splits["train"][0][0].size) <= SMALL_IMAGE else "jpg"
-    encoding = Encoding(mode, quality, max_resolution, compress_probability, exif)
+    encoding = Encoding(mode, quality, max_resolution, exif)
     if val_fraction is not None:
         title = f"{name} divided with val_fraction {val_fraction}"
         fractions, generator = [1 - val_fraction, val_fraction], torch.Generator().manual_seed(0)

@@ -42,6 +42,7 @@ class Status(IntEnum):
     SIZE_MISMATCH = 2
     BAD_ARGUMENT = 3
     NO_MEMORY = 4
+    UNSUPPORTED = 5
 
 
 _MESSAGES = {
@@ -49,7 +50,17 @@ _MESSAGES = {
     Status.SIZE_MISMATCH: "the image does not have the size that was recorded for it",
     Status.BAD_ARGUMENT: "the crop, the output size or the storage mode is out of range",
     Status.NO_MEMORY: "out of memory",
+    Status.UNSUPPORTED: "a kind of JPEG that cannot be packed",
 }
+
+
+def error_of(status: int, detail: bytes = b"") -> Exception:
+    """Return the exception for a status other than OK, with libjpeg's message if there is one."""
+    sentence = _MESSAGES[Status(status)] + (
+        f": {detail.decode(errors='replace')}" if detail else ""
+    )
+    kinds = {Status.NO_MEMORY: MemoryError, Status.UNSUPPORTED: NotImplementedError}
+    return kinds.get(Status(status), ValueError)(sentence)
 
 
 def load_library(path: str) -> ctypes.CDLL:
@@ -160,7 +171,5 @@ def _decode(
     target = (output.ctypes.data, *size, reduce_from, ctypes.addressof(message))
     status = library().crop_decode_image(*source, *target)
     if status != Status.OK:
-        detail = message.value.decode(errors="replace")
-        sentence = _MESSAGES[Status(status)] + (f": {detail}" if detail else "")
-        raise (MemoryError if status == Status.NO_MEMORY else ValueError)(sentence)
+        raise error_of(status, message.value)
     return output

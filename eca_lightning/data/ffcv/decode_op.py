@@ -32,13 +32,13 @@ class CropDecoder(ffcv_api.SimpleRGBImageDecoder):
 
     Args:
         height, width: Size of the output in pixels.
-        native: Decode only the crop (`crop_decode`), which must be available; otherwise FFCV
-            decodes the whole image and OpenCV resizes it.
+        function: The function of a library that decodes only the crop, crop_decode_image or
+            packed_decode_image; if None, FFCV decodes the whole image and OpenCV resizes it.
     """
 
-    def __init__(self, height: int, width: int, native: bool) -> None:
+    def __init__(self, height: int, width: int, function: Any) -> None:
         super().__init__()
-        self.native = native
+        self.function = function
         self.height = height
         self.width = width
 
@@ -53,7 +53,8 @@ class CropDecoder(ffcv_api.SimpleRGBImageDecoder):
         """Return the function that FFCV compiles; it reads output sizes from its arguments."""
         read, rows = self.memory_read, ffcv_api.Compiler.get_iterator()
         # Apart, as part of the parallel loop it would take five seconds longer to compile.
-        decode_image = ffcv_api.Compiler.compile(_crop_decoder() if self.native else _decoder())
+        decoder = _crop_decoder(self.function) if self.function else _decoder()
+        decode_image = ffcv_api.Compiler.compile(decoder)
 
         def decode(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             images, boxes, status = memory
@@ -67,9 +68,8 @@ class CropDecoder(ffcv_api.SimpleRGBImageDecoder):
         return decode
 
 
-def _crop_decoder() -> Callable[..., Any]:
+def _crop_decoder(decode_image: Any) -> Callable[..., Any]:
     """Return a function that decodes the crop of an image; its status is zero if it could."""
-    decode_image = crop_decode.library().crop_decode_image
     reduce_from = crop_decode.REDUCE_FROM
 
     def decode(image, data, box, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202

@@ -52,7 +52,7 @@ try:
 
         with _plain_dictionaries():
             from ffcv.fields import IntField, RGBImageField
-        from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
+        from ffcv.fields.rgb_image import SimpleRGBImageDecoder, encode_jpeg
         from ffcv.libffcv import ctypes_imdecode, ctypes_resize
         from ffcv.loader import Loader, OrderOption
         from ffcv.loader.epoch_iterator import EpochIterator

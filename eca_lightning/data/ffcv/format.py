@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from eca_lightning.data.ffcv.sidecar import Sidecar, read_sidecar
 
 VERSION = 2
-JPEG, RAW = 0, 1
+JPEG, RAW, PACKED = 0, 1, 2
 PIXELS_PER_BYTE = 512
-"""An upper bound for JPEG: each 8 x 8 block of a Huffman-coded one takes at least one bit."""
+"""An upper bound for JPEG, of which each 8 x 8 block takes at least one bit, and packed images."""
 FIELDS = {"image": 2, "label": 1}
 """The expected fields and their type numbers: RGBImageField and IntField."""
+CUSTOM_FIELD = 255
+"""The type number of images that are all packed, see docs/packed.md; FFCV refuses to decode it."""
 
 HEADER_TYPE = np.dtype(
     [
@@ -58,9 +60,14 @@ class BetonInfo:
 
     @property
     def modes(self) -> dict[str, int]:
-        """Number of images stored as ``jpg`` and as ``raw``."""
-        raw = int(np.count_nonzero(self.images["mode"]))
-        return {"jpg": self.samples - raw, "raw": raw}
+        """Number of images stored as ``jpg``, as ``raw`` and as ``packed``."""
+        counts = np.bincount(self.images["mode"], minlength=3).tolist()
+        return dict(zip(("jpg", "raw", "packed"), counts, strict=True))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the images are packed; all are, or none."""
+        return bool(self.images["mode"][0] == PACKED)
 
     @property
     def resolutions(self) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -142,6 +149,9 @@ def _read(path: Path) -> BetonInfo:
 
     fields = np.fromfile(path, FIELD_TYPE, len(FIELDS), offset=HEADER_TYPE.itemsize)
     found = {field["name"].decode("ascii", "replace"): int(field["type_id"]) for field in fields}
+    packed = found.get("image") == CUSTOM_FIELD
+    if packed:
+        found["image"] = FIELDS["image"]
     if found == FIELDS and list(found) != list(FIELDS):
         raise ValueError(
             f"has its fields in the order {', '.join(found)}, and only {', '.join(FIELDS)} is read"
@@ -150,6 +160,9 @@ def _read(path: Path) -> BetonInfo:
         raise ValueError(f"has the fields {sorted(found)}, not an 'image' and a 'label'")
     rows = np.fromfile(path, SAMPLE_TYPE, samples, offset=metadata)
     allocations = np.fromfile(path, ALLOCATION_TYPE, samples, offset=table)
+    known = rows["image"]["mode"] == PACKED if packed else rows["image"]["mode"] <= RAW
+    if not known.all():
+        raise ValueError("is damaged: the modes of its images are not those of its field")
     sizes = _sizes_of_images(rows["image"], allocations, pixels, table, page_size)
     if rows["label"].min() < 0:
         raise ValueError("is damaged: it has negative labels")
@@ -192,7 +205,7 @@ def _sizes_of_images(
     raw = images["mode"] == RAW
     # A decoder allocates the size in the metadata before it reads the stream.
     too_large = areas > sizes * np.uint64(PIXELS_PER_BYTE)
-    if (images["mode"] > RAW).any() or (areas == 0).any() or too_large[~raw].any():
+    if (areas == 0).any() or too_large[~raw].any():
         raise ValueError("is damaged: its image metadata are not plausible")
     if (sizes[raw] != 3 * areas[raw]).any():
         raise ValueError("is damaged: raw images do not have the size of their pixels")

@@ -32,6 +32,8 @@ from eca_lightning.data.ffcv import crop_decode, ffcv_api
 from eca_lightning.data.ffcv.augment_op import StepApplier
 from eca_lightning.data.ffcv.decode_op import CropDecoder, DecoderName, SlotMemory
 from eca_lightning.data.ffcv.format import BetonInfo
+from eca_lightning.data.ffcv.packed import native
+from eca_lightning.data.ffcv.samples import PackedField
 from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 from eca_lightning.data.transforms.crop import Crop
 
@@ -83,10 +85,7 @@ class BetonLoader(EpochLoader):
         on_gpu = device is not None and device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if on_gpu else None
         self._device = self._copies.device if self._copies else None  # with its number
-        if decoder == "crop" and (reason := crop_decode.unavailable_reason()):
-            rank_zero_warn(f"Decoding with FFCV, which is slower: {reason}")
-            decoder = "ffcv"
-        self._decoder = CropDecoder(crop.height, crop.width, native=decoder == "crop")
+        self._decoder = CropDecoder(crop.height, crop.width, _decode_image(info, decoder))
         self._augmenter = StepApplier(crop.steps([0], 0).shape[1:]) if crop.augment else None
         with ffcv_api.torch_threads_kept():
             self._loader = ffcv_api.Loader(
@@ -97,6 +96,7 @@ class BetonLoader(EpochLoader):
                 order=ffcv_api.OrderOption.SEQUENTIAL,
                 seed=0,
                 drop_last=False,
+                custom_fields={"image": PackedField} if info.is_packed else {},
                 batches_ahead=batches_ahead,
                 pipelines={
                     "image": [self._decoder, *([self._augmenter] if self._augmenter else [])],
@@ -150,6 +150,20 @@ class BetonLoader(EpochLoader):
         for tensor in (images, labels):
             tensor.record_stream(compute)
         return images, labels, copied
+
+
+def _decode_image(info: BetonInfo, decoder: DecoderName) -> Any:
+    """Return the function of ours that decodes the images of a .beton; None to let FFCV do it."""
+    if info.is_packed:
+        if decoder == "ffcv":
+            raise ValueError(
+                f"data.decoder: FFCV cannot decode the packed images of {info.path}; use crop"
+            )
+        return native.library().packed_decode_image
+    if decoder == "crop" and (reason := crop_decode.unavailable_reason()):
+        rank_zero_warn(f"Decoding with FFCV, which is slower: {reason}")
+        decoder = "ffcv"
+    return crop_decode.library().crop_decode_image if decoder == "crop" else None
 
 
 class EpochStream(ffcv_api.EpochIterator):

@@ -19,7 +19,7 @@ _KINDS: dict[str, Any] = {
     "class_counts": list[int],
 }
 
-WriteMode = Literal["raw", "jpg", "proportion"]
+WriteMode = Literal["raw", "jpg", "packed"]
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,17 @@ class Encoding:
         ValueError: If a value is out of range.
     """
 
-    mode: WriteMode = "jpg"
+    mode: WriteMode | Literal["proportion"] = "jpg"  # the last is only read: part jpg, part raw
     quality: int = 90
     max_resolution: int | None = None
-    compress_probability: float = 0.5
     exif: Exif = "apply"
 
     def __post_init__(self) -> None:
-        known = self.mode in ("raw", "jpg", "proportion")
-        require(known, "mode", "raw, jpg or proportion", repr(self.mode))
+        known = self.mode in (*get_args(WriteMode), "proportion")
+        require(known, "mode", "raw, jpg or packed", repr(self.mode))
         require(1 <= self.quality <= 100, "quality", "from 1 to 100", self.quality)
         positive = self.max_resolution is None or self.max_resolution >= 1
         require(positive, "max_resolution", "at least 1", self.max_resolution)
-        fraction = self.compress_probability
-        require(0 <= fraction <= 1, "compress_probability", "from 0 to 1", fraction)
         require(self.exif in ("apply", "ignore"), "exif", "apply or ignore", repr(self.exif))
 
 
@@ -94,7 +91,9 @@ def read_sidecar(beton: Path) -> Sidecar | None:
         content = json.loads(path.read_text("utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}, this program reads {FORMAT}")
-        encoding = Encoding(**{"exif": "ignore", **content["encoding"]})  # as it was at first
+        stored = {"exif": "ignore", **content["encoding"]}  # as it was at first
+        stored.pop("compress_probability", None)  # of the mode proportion
+        encoding = Encoding(**stored)
         sidecar = Sidecar(**{**content, "encoding": encoding})
         for key, kind in _KINDS.items():
             value = getattr(sidecar, key)

@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from eca_lightning.data.ffcv.format import JPEG, BetonInfo, check_beton
+from eca_lightning.data.ffcv.format import PACKED, RAW, BetonInfo, check_beton
 from eca_lightning.data.ffcv.sidecar import checksum
 from eca_lightning.utils.reports import in_threads
 
@@ -89,16 +89,19 @@ def _verify(beton: BetonInfo, num_workers: int) -> None:
     """Decode every sample of a .beton, and compare its checksum with its sidecar's."""
     # Imported here: it needs FFCV, which `info` does not.
     from eca_lightning.data.ffcv.decode_op import is_decodable
+    from eca_lightning.data.ffcv.packed import native
 
     content = np.memmap(beton.path, np.uint8, "r")
 
     def is_good(sample: int) -> bool:
         image = beton.images[sample]
-        if image["mode"] != JPEG:
+        if image["mode"] == RAW:
             return True  # raw pixels have no structure: the checksum covers them
         start, size = int(image["data_ptr"]), int(beton.sizes[sample])
         stream = content[start : start + size]
         recorded = int(image["height"]), int(image["width"])
+        if image["mode"] == PACKED:
+            return native.is_sound(stream, *recorded)
         # FFCV's decoder silently scales an image of another size than recorded.
         return is_decodable(stream, *recorded) and jpeg_size(stream) == recorded
 

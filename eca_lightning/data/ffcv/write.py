@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from eca_lightning.data.ffcv.format import BetonInfo, check_beton
+from eca_lightning.data.ffcv.samples import Samples
 from eca_lightning.data.ffcv.sidecar import Encoding, Sidecar, checksum, sidecar_path
-from eca_lightning.data.ffcv.writer import GuardedWriter, OnError, Samples
+from eca_lightning.data.ffcv.writer import GuardedWriter, OnError
 from eca_lightning.utils.atomic import exclusive_write
 from eca_lightning.utils.checks import printable, require
 
@@ -30,8 +31,7 @@ def write_beton(
 ) -> BetonInfo:
     """Write labeled images to a .beton and its sidecar, unless they exist; return its index.
 
-    The file is written under a temporary name and renamed when complete. Which images the mode
-    ``proportion`` compresses depends on their index alone.
+    The file is written under a temporary name and renamed when complete.
 
     Args:
         dataset: The samples; passed to forked processes.

@@ -13,15 +13,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, SIGKILL, signal
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eca_lightning.data.ffcv import ffcv_api
 from eca_lightning.data.ffcv.format import ALLOCATION_TYPE
+from eca_lightning.data.ffcv.samples import PackedField, Samples, StoredField, encode_sample
 from eca_lightning.data.ffcv.sidecar import Encoding
-from eca_lightning.data.transforms.crop import uniforms
 from eca_lightning.utils.atomic import end_with_parent
 from eca_lightning.utils.checks import DataError, printable
 from eca_lightning.utils.reports import progress
@@ -32,20 +32,7 @@ CHUNK = 32
 PAGE_SIZE = 1 << 23
 """Bytes of a page, FFCV's default; an image must fit in one."""
 
-MAX_SIDE = 65500
-"""Pixels of a side that JPEG and .beton files can have."""
-
 OnError = Literal["abort", "skip"]
-
-
-class Samples(Protocol):
-    """A map-style dataset of labeled images."""
-
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    def __getitem__(self, index: int, /) -> tuple[NDArray[np.uint8], int]:
-        """Return pixels of shape ``(height, width, 3)`` and the label."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +51,7 @@ class GuardedWriter(ffcv_api.DatasetWriter):
     """Write a .beton without a sidecar, in place, with ``num_workers`` processes."""
 
     def __init__(self, path: Path, encoding: Encoding, num_workers: int) -> None:
-        image = ffcv_api.RGBImageField(
-            encoding.mode, encoding.max_resolution, jpeg_quality=encoding.quality
-        )
+        image = PackedField() if encoding.mode == "packed" else ffcv_api.RGBImageField()
         fields = {"image": image, "label": ffcv_api.IntField()}
         super().__init__(str(path), fields, PAGE_SIZE, max(num_workers, 1))
         self.encoding = encoding
@@ -85,15 +70,12 @@ class GuardedWriter(ffcv_api.DatasetWriter):
         self.num_samples = len(dataset)
         self.prepare()
         self.metadata_sm.unlink()  # its name: the forked processes have the memory
-        # Compile once here instead of in every process.
-        ffcv_api.IMAGE_MODES["raw"]
         # Fork, so that the dataset need not be pickled and nothing is imported again.
         context = get_context("fork")
         job = Job(
             writer=self,
             dataset=dataset,
             names=names,
-            as_jpeg=self._proportion(),
             allocator=ffcv_api.MemoryAllocator(self.fname, self.data_region_start, self.page_size),
             next_sample=context.Value("Q", 0),
             done=context.Value("Q", 0),
@@ -116,13 +98,6 @@ class GuardedWriter(ffcv_api.DatasetWriter):
                     process.kill()
                     process.join()
             self.metadata_sm.close()
-
-    def _proportion(self) -> NDArray[np.bool_] | None:
-        """Choose the samples that the mode ``proportion`` compresses; None in the other modes."""
-        if self.encoding.mode != "proportion":
-            return None
-        numbers = uniforms(0, 0, np.arange(self.num_samples), 1)[:, 0]
-        return numbers < self.encoding.compress_probability
 
     def _collect(
         self, job: "Job", processes: dict[Connection, ForkProcess], on_error: OnError, title: str
@@ -183,27 +158,6 @@ class GuardedWriter(ffcv_api.DatasetWriter):
             os.fsync(file.fileno())
 
 
-def shrink(pixels: NDArray[np.uint8], max_resolution: int | None) -> NDArray[np.uint8]:
-    """Shrink an image whose longer side is above ``max_resolution``.
-
-    As FFCV's own ``resizer``, which rounds the shorter side of a long thin image to zero.
-
-    Raises:
-        ValueError: If a side is too long for a .beton.
-    """
-    import cv2  # after ffcv_api, which says what to install
-
-    height, width = pixels.shape[:2]
-    longer = max(height, width)
-    if max_resolution is not None and longer > max_resolution:
-        ratio = max_resolution / longer
-        size = max(1, int(ratio * width)), max(1, int(ratio * height))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    if max(pixels.shape[:2]) > MAX_SIDE:
-        raise ValueError(f"a side has more than {MAX_SIDE:,} pixels; give a max_resolution")
-    return pixels
-
-
 @dataclass
 class Job:
     """What the processes of a writer share: the writer, the dataset and counters."""
@@ -211,7 +165,6 @@ class Job:
     writer: GuardedWriter
     dataset: Samples
     names: Sequence[str] | None
-    as_jpeg: NDArray[np.bool_] | None
     allocator: Any
     next_sample: Any
     done: Any
@@ -241,12 +194,9 @@ class Job:
 
     def _write(self, index: int, metadata: NDArray[Any], reports: Connection) -> None:
         """Write one sample, or report why it cannot be written."""
-        fields = self.writer.fields
-        if self.as_jpeg is not None:
-            fields["image"].write_mode = "jpg" if self.as_jpeg[index] else "raw"
+        fields = {"image": StoredField(), "label": ffcv_api.IntField()}
         try:
-            pixels, label = self.dataset[index]
-            sample = shrink(pixels, self.writer.encoding.max_resolution), label
+            sample = encode_sample(self.dataset, index, self.writer.encoding)
             row = sample, index, metadata.dtype.names, metadata
             ffcv_api.handle_sample(*row, self.allocator, fields)
         except Exception as error:  # reported with the name of the sample
@@ -256,5 +206,5 @@ class Job:
             name = self.names[index] if self.names else f"sample {index}"
             reason = str(error) or type(error).__name__
             if "page size" in reason:
-                reason = "it is too large for a page; lower max_resolution or use the mode 'jpg'"
+                reason = "it is too large for a page; lower max_resolution, or use the mode 'jpg'"
             reports.send(Rejection(index, name, reason))

@@ -54,6 +54,13 @@ def test_values_of_other_types_are_refused(raw_beton, beton, key, value):
         check_beton(beton)
 
 
+def test_files_of_the_former_mode_proportion_are_read(raw_beton, beton):
+    content = json.loads(sidecar_path(raw_beton).read_text())
+    content["encoding"] |= {"mode": "proportion", "compress_probability": 0.3}
+    sidecar_path(beton).write_text(json.dumps(content))
+    assert check_beton(beton).sidecar.encoding.mode == "proportion"
+
+
 def test_fields_in_another_order_are_named(beton):
     content = bytearray(beton.read_bytes())
     start, size = HEADER_TYPE.itemsize, FIELD_TYPE.itemsize

@@ -80,23 +80,6 @@ def test_jpegs_come_back_closely(photo_beton, image_folder):
         assert abs(difference).mean() < 2.5
 
 
-def test_proportion_compresses_its_share_by_index_alone(arrays, tmp_path):
-    encoding = Encoding("proportion", compress_probability=0.3)
-    modes = []
-    for num_workers in (1, 3):
-        info = write_beton(
-            arrays,
-            tmp_path / f"{num_workers}.beton",
-            class_names=NAMES,
-            source="arrays",
-            encoding=encoding,
-            num_workers=num_workers,
-        )
-        modes.append(info.images["mode"].tolist())
-        assert 15 <= info.modes["jpg"] <= 45  # binomial: mean 30, standard deviation 4.6
-    assert modes[0] == modes[1]
-
-
 def test_max_resolution_shrinks_the_longer_side(arrays, tmp_path):
     info = write_beton(
         arrays,
@@ -268,7 +251,6 @@ def test_one_cpu_is_enough(tmp_path):
         ({"mode": "png"}, "mode"),
         ({"quality": 0}, "quality"),
         ({"max_resolution": 0}, "max_resolution"),
-        ({"compress_probability": 1.5}, "compress_probability"),
     ],
 )
 def test_impossible_encodings_are_refused(options, message):

@@ -8,16 +8,11 @@
 #include "jpeg_rows.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <jpeglib.h>
-
-#include <jerror.h>
-
 #include "crop_decode.h"
+#include "jpeg_guard.h"
 #include "resample.h"
 
 #ifndef LIBJPEG_TURBO_VERSION
@@ -30,65 +25,23 @@ enum {
   /* Smooth chroma upsampling reads a neighbor, which is missing at the ends of a cropped row;
    * libjpeg-turbo does not use it in rows of fewer than three chroma samples. */
   MARGIN = 4,
-  /* Limits for hostile progressive streams: a few bytes can request a pass over every block. */
-  MOST_SCANS = 100,
-  MOST_COEFFICIENT_BYTES = 512 << 20,
 };
 
 typedef struct {
   struct jpeg_decompress_struct info;
-  struct jpeg_error_mgr errors;
-  struct jpeg_progress_mgr progress;
-  jmp_buf escape;
+  jpeg_guard guard;
   const picture_request *request;
-  int64_t status;
   resampler resampler;
   uint8_t *ring;           /* the decoded rows that an output row may still need */
   const uint8_t **sources; /* of one output row */
 } decoder;
 
-/* ---- errors: libjpeg must neither exit nor print ---- */
-
-static void give_up(decoder *d, int64_t status) {
-  d->status = status;
-  longjmp(d->escape, 1);
-}
-
-static void on_error(j_common_ptr info) {
-  decoder *d = info->client_data;
-  char sentence[JMSG_LENGTH_MAX];
-  if (d->request->message) {
-    d->errors.format_message(info, sentence);
-    snprintf(d->request->message, CROP_MESSAGE_BYTES, "%s", sentence);
-  }
-  int code = d->errors.msg_code;
-  bool memory = code == JERR_OUT_OF_MEMORY || code == JERR_NO_BACKING_STORE;
-  give_up(d, memory ? CROP_NO_MEMORY : CROP_DAMAGED);
-}
-
-/* A warning (level -1) means that libjpeg would continue with made-up pixels. */
-static void on_message(j_common_ptr info, int level) {
-  if (level < 0) on_error(info);
-}
-
-static void on_output(j_common_ptr info) { (void)info; }
-
-static void on_progress(j_common_ptr info) {
-  if (((j_decompress_ptr)info)->input_scan_number > MOST_SCANS)
-    give_up(info->client_data, CROP_DAMAGED);
-}
-
 static void open_stream(decoder *d) {
   struct jpeg_decompress_struct *info = &d->info;
-  info->err = jpeg_std_error(&d->errors);
-  d->errors.error_exit = on_error;
-  d->errors.emit_message = on_message;
-  d->errors.output_message = on_output;
-  info->client_data = d;
+  info->err = &d->guard.errors;
+  info->client_data = &d->guard;
   jpeg_create_decompress(info);
-  info->mem->max_memory_to_use = MOST_COEFFICIENT_BYTES;
-  d->progress.progress_monitor = on_progress;
-  info->progress = &d->progress;
+  guard_limits(&d->guard, info);
   jpeg_mem_src(info, (unsigned char *)d->request->data, d->request->data_bytes);
   jpeg_read_header(info, TRUE);
 }
@@ -99,10 +52,10 @@ static void check_size(decoder *d) {
   const picture_request *q = d->request;
   int64_t height = d->info.image_height, width = d->info.image_width;
   if (q->height && (q->height != height || q->width != width))
-    give_up(d, CROP_SIZE_MISMATCH);
+    give_up(&d->guard, CROP_SIZE_MISMATCH);
   if (!is_inside(q->crop.top, q->crop.height, height) ||
       !is_inside(q->crop.left, q->crop.width, width))
-    give_up(d, CROP_BAD_ARGUMENT);
+    give_up(&d->guard, CROP_BAD_ARGUMENT);
 }
 
 /* Returns the resolution at which to decode, in eighths; see crop_decode_image. */
@@ -166,7 +119,7 @@ static void decode_rows(decoder *d, const span *vertical, int first_column) {
   size_t begin = 3 * (size_t)(r->left - first_column);
   d->ring = malloc(capacity * stride);
   d->sources = malloc(r->longest_cell * sizeof *d->sources);
-  if (!d->ring || !d->sources) give_up(d, CROP_NO_MEMORY);
+  if (!d->ring || !d->sources) give_up(&d->guard, CROP_NO_MEMORY);
 
   if (vertical->low > 0) jpeg_skip_scanlines(info, vertical->low);
   int decoded = vertical->low;
@@ -177,7 +130,7 @@ static void decode_rows(decoder *d, const span *vertical, int first_column) {
       int wanted = vertical->high - decoded < CHUNK ? vertical->high - decoded : CHUNK;
       for (int i = 0; i < wanted; i++) rows[i] = d->ring + (decoded + i) % capacity * stride;
       int count = (int)jpeg_read_scanlines(info, rows, wanted);
-      if (count < 1) give_up(d, CROP_DAMAGED);
+      if (count < 1) give_up(&d->guard, CROP_DAMAGED);
       if (info->out_color_space == JCS_CMYK)
         for (int i = 0; i < count; i++) inks_to_rgb(rows[i], (int)info->output_width);
       decoded += count;
@@ -195,7 +148,7 @@ static void decode(decoder *d) {
   start(d, &vertical, &horizontal);
   int first_column = crop_columns(&d->info, &horizontal);
   if (!resampler_init(&d->resampler, &vertical, &horizontal, d->request->flip))
-    give_up(d, CROP_NO_MEMORY);
+    give_up(&d->guard, CROP_NO_MEMORY);
   decode_rows(d, &vertical, first_column);
 }
 
@@ -203,12 +156,13 @@ int64_t decode_jpeg(const picture_request *request) {
   decoder d;
   memset(&d, 0, sizeof d);
   d.request = request;
+  guard_init(&d.guard, request->message);
   /* A new decompressor for each stream: a reused one would apply its tables to a stream that
    * lacks them, and the pixels of a damaged sample would depend on the sample before. */
-  if (setjmp(d.escape) == 0) decode(&d);
+  if (setjmp(d.guard.escape) == 0) decode(&d);
   jpeg_destroy_decompress(&d.info);
   resampler_free(&d.resampler);
   free(d.ring);
   free(d.sources);
-  return d.status;
+  return d.guard.status;
 }

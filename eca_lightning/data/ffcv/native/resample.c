@@ -1,18 +1,11 @@
 /* Separable resampling of 8-bit RGB rows in fixed point.
  *
- * When reducing, an output pixel is the mean of the area that it covers (OpenCV's INTER_AREA, PIL's
- * BOX): exact at the edges of the crop, and half the taps of an antialiased triangle, which is
- * blurrier. When enlarging, that would repeat pixels, so the two nearest are interpolated (bilinear
- * with half-pixel centers, the crop's edge repeated), as in torchvision and PIL. The two axes are
- * independent; at equal size both methods are the identity.
- *
  * The vertical pass comes first, because it runs along rows as they are decoded. It keeps 7
  * fraction bits, so that there is one rounding to 8 bits, at the end. Integer arithmetic is
  * defined to the bit: every variant of a kernel gives the same pixels on every machine.
  */
 #include "resample.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,70 +26,9 @@ enum {
 
 /* ---- filters ---- */
 
-/* Overlaps smaller than this are rounding errors. */
-static const double SLIVER = 1e-9;
-
-static int clamp(double value, int low, int high) {
-  return value < low ? low : value > high ? high : (int)value;
-}
-
-bool is_inside(double start, double length, int64_t pixels) {
-  return start >= 0 && length > 0 && start + length <= (double)pixels + 1e-6;
-}
-
-span span_of(double start, double length, int pixels, int outputs) {
-  int low = clamp(floor(start + SLIVER), 0, pixels - 1);
-  int high = clamp(ceil(start + length - SLIVER), low + 1, pixels);
-  return (span){start, length, low, high, outputs};
-}
-
-/* Maximum number of pixels that a cell reads. */
-static int cell_limit(const span *s) {
-  double step = s->length / s->outputs;
-  double most = step > 1 ? ceil(step) + 1 : 2;
-  int width = s->high - s->low;
-  return most < width ? (int)most : width;
-}
-
-/* Converts fractions to integer weights that sum to 1 << bits. Rounding the running sum, not each
- * fraction, keeps the error of a long cell as small as that of a short one. */
-static void quantize(const double *share, int count, int bits, int16_t *weight) {
-  double total = 0, running = 0;
-  for (int i = 0; i < count; i++) total += share[i];
-  long before = 0;
-  for (int i = 0; i < count; i++) {
-    running += share[i];
-    long now = lrint(running / total * (1 << bits));
-    long difference = now - before;
-    weight[i] = (int16_t)(difference > INT16_MAX ? INT16_MAX : difference);
-    before = now;
-  }
-}
-
 /* Sets `c` for output `i` of the axis. `share` is scratch space for cell_limit doubles. */
 static void fill_cell(const span *s, int i, int bits, double *share, cell *c) {
-  double step = s->length / s->outputs;
-  if (step >= 1) {
-    double from = s->start + i * step, to = s->start + (i + 1) * step;
-    int low = clamp(floor(from + SLIVER), s->low, s->high - 1);
-    int high = clamp(ceil(to - SLIVER), low + 1, s->high);
-    int limit = cell_limit(s);
-    c->first = low;
-    c->count = high - low < limit ? high - low : limit;
-    for (int j = 0; j < c->count; j++) {
-      double begin = low + j > from ? low + j : from, end = low + j + 1 < to ? low + j + 1 : to;
-      share[j] = end > begin ? end - begin : 0;
-    }
-    if (c->count == 1) share[0] = 1;
-  } else {
-    double center = s->start + (i + 0.5) * step - 0.5;
-    int left = clamp(floor(center), s->low, s->high - 1);
-    double right_share = center - left;
-    c->first = left;
-    c->count = left + 1 < s->high && right_share > 0 ? 2 : 1;
-    share[0] = c->count == 2 ? 1 - right_share : 1;
-    share[1] = right_share;
-  }
+  c->count = cell_shares(s, i, share, &c->first);
   quantize(share, c->count, bits, c->weight);
   while (c->count > 1 && c->weight[c->count - 1] == 0) c->count--;
 }
@@ -166,11 +98,6 @@ void resampler_free(resampler *r) {
 enum { FINAL_BITS = BLEND_BITS + COLUMN_BITS };
 
 static int16_t widen(uint8_t sample) { return (int16_t)(sample << BLEND_BITS); }
-
-/* (a * b) >> 15, rounded, as pmulhrsw and sqrdmulh compute it. */
-static int16_t multiply(int16_t a, int16_t b) {
-  return (int16_t)((((int32_t)a * b >> 14) + 1) >> 1);
-}
 
 /* Computes the weighted sum of `count` source rows, a compile-time constant, from sample `i`. */
 INLINE void blend_few(const resampler *r, const cell *c, const uint8_t *const *rows,

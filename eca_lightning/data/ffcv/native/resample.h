@@ -5,21 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* One axis of a crop. The box [start, start + length) is cut into `outputs` equal cells; pixel p
- * covers [p, p + 1), and only pixels in [low, high) may be read. */
-typedef struct {
-  double start, length;
-  int low, high;
-  int outputs;
-} span;
-
-/* Checks that [start, start + length) lies in a side of `pixels`; false for NaN. The tolerance is
- * for crops that were mapped back from a resized image. */
-bool is_inside(double start, double length, int64_t pixels);
-
-/* Returns the span of [start, start + length), which must be inside `pixels`; it reads only pixels
- * that it overlaps. */
-span span_of(double start, double length, int pixels, int outputs);
+#include "filter.h"
 
 /* The input of one output of an axis: `count` source pixels from `first`, times `weight`. */
 typedef struct {
