@@ -33,4 +33,5 @@ from .training.callbacks.speed import SpeedMonitor as SpeedMonitor
 from .training.callbacks.weight_averaging import (
     ExponentialMovingAverage as ExponentialMovingAverage,
 )
+from .training.run_loggers import RunLogger as RunLogger
 from .training.schedules import WarmupThenDecay as WarmupThenDecay

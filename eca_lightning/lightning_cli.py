@@ -30,7 +30,7 @@ from eca_lightning.training.resuming import (
     place_run,
     require_writable,
 )
-from eca_lightning.training.run_loggers import keep_metrics, start_loggers
+from eca_lightning.training.run_loggers import drop_run_logger, keep_metrics, start_loggers
 from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.arguments import OneLineErrors
@@ -127,6 +127,8 @@ class EcaLightningCLI(LightningCLI):
         if command == "fit":
             self._folder, self._given = place_run(options, run_name(self._arguments))
             self._checkpoints = Path(options["checkpoint.dirpath"])
+        elif command:
+            drop_run_logger(options, self._arguments)
         path = options.get("ckpt_path")
         if path and path not in ("best", "last", "hpc") and "://" not in str(path):
             checkpoint = read_checkpoint(Path(path))
@@ -272,11 +274,12 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
     for name in dir(eca_lightning):  # jsonargparse finds classes by short names once imported
         getattr(eca_lightning, name)
     options = {"save_dir": "runs", "name": run_name(arguments), "default_hp_metric": False}
+    logger = {"class_path": "eca_lightning.RunLogger", "init_args": options}
     return EcaLightningCLI(
         model_class=LightningModule,
         datamodule_class=LightningDataModule,
         trainer_class=_Trainer,
-        trainer_defaults={"logger": {"class_path": "TensorBoardLogger", "init_args": options}},
+        trainer_defaults={"logger": logger},
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

@@ -69,15 +69,18 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
     equal_sizes = True
     charts: ClassVar = {
         "Run": {
-            "loss": ["train/loss", "val/loss"],
-            "top-1 accuracy": ["train/top1", "val/top1"],
-            "top-5 accuracy": ["val/top5"],
+            # A line has the color of its run: training and validation need charts of their own.
+            "training loss": ["train/loss"],
+            "validation loss": ["val/loss"],
+            "training top-1": ["train/top1"],
+            "validation top-1": ["val/top1"],
+            "validation top-5": ["val/top5"],
             "calibration error": ["val/calibration_error"],
         },
         "Attention gates, one line per layer": {
-            "mean": ["gates_mean/"],
-            "standard deviation": ["gates_spread/"],
-            "saturation": ["gates_saturation/"],
+            "mean": ["val_gates_mean/"],
+            "standard deviation": ["val_gates_spread/"],
+            "saturation": ["val_gates_saturation/"],
         },
     }
     mean: Tensor

@@ -58,7 +58,7 @@ class ObjectDetector(VisionTask, pipeline_tag="object-detection"):
     main_metric = "box_AP"
     charts: ClassVar = {
         "Run": {
-            "loss": ["train/loss"],
+            "training loss": ["train/loss"],
             "average precision": ["val/(box|mask)_AP$"],
             "average precision at IoU 0.5": ["val/(box|mask)_AP50$"],
         }

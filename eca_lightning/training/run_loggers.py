@@ -3,18 +3,45 @@
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from lightning.pytorch.utilities import rank_zero_info
 
 from eca_lightning.utils.atomic import atomic_write
 
+_DEFAULT = "eca_lightning.RunLogger"
 _FILE = "loggers.json"
 _ID_OPTIONS: dict[type[Logger], str] = {WandbLogger: "id", MLFlowLogger: "run_id"}
+
+
+class RunLogger(TensorBoardLogger):
+    """Log to TensorBoard, without the chart of epochs that would come before all others."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers by their names."""
+        super().log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step)
+
+
+def drop_run_logger(options: Namespace, arguments: Sequence[str]) -> None:
+    """Let a command that does not train print its scores alone, unless it asks for a logger.
+
+    On TensorBoard they would be a run of one point. Loggers of other classes stay.
+    """
+    asked = any(argument.startswith("--trainer.logger") for argument in arguments)
+    logger = options.get("trainer.logger")
+    if isinstance(logger, Namespace) and not asked and logger["class_path"] == _DEFAULT:
+        options["trainer.logger"] = False
 
 
 def read_run_ids(folder: Path) -> dict[str, tuple[str, list[str]]]:

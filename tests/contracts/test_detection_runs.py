@@ -75,7 +75,7 @@ def test_tensorboard_has_the_curves_and_pictures(work):
     events = EventAccumulator(str(best(work).parents[1]))
     events.Reload()
     scalars = events.Tags()["scalars"]
-    for name in ("train/loss", "train/loss_mask", "val/box_AP", "val/mask_AP50", "lr-AdamW/pg1"):
+    for name in ("train/loss", "train/loss_mask", "val/box_AP", "val/mask_AP50", "train/lr"):
         assert name in scalars
     assert len(events.Scalars("val/box_AP")) == 2
     assert events.Tags()["images"] == ["val/detections"]

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from eca_lightning import RunLogger
 from eca_lightning.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_a_program")]
@@ -78,7 +79,7 @@ def test_tensorboard(fit, tmp_path):
     resumed(folder)
     events = EventAccumulator(str(folder))
     events.Reload()
-    logged = {"val/top1": VALIDATIONS, "best/top1": VALIDATIONS, "train/loss": STEPS}
+    logged = {"val/top1": VALIDATIONS, "val_best/top1": VALIDATIONS, "train/loss": STEPS}
     for name, expected in logged.items():
         assert [event.step for event in events.Scalars(name)] == expected
 
@@ -91,7 +92,7 @@ def test_csv(fit, tmp_path):
     rows = metrics(folder)
     for name, expected in (("val/top1", VALIDATIONS), ("train/loss", STEPS)):
         assert steps(rows, name) == expected
-    assert steps(rows, "gates_mean/layer1.0") == VALIDATIONS
+    assert steps(rows, "val_gates_mean/layer1.0") == VALIDATIONS
     # Killed after a step that no checkpoint has, and while the file was moved.
     with (folder / "metrics.csv").open("a") as file:
         file.write(",".join(["9"] * len(rows[0])))
@@ -127,7 +128,7 @@ def test_loggers_of_ones_own_beside_others(fit, tmp_path):
     folders = [tmp_path / place["save_dir"] / place["name"] for place in places]
     for folder in folders:
         assert steps(metrics(folder / "version_0"), "train/loss") == STEPS
-    assert {"train/loss", "val/top1", "gates_mean/layer1.0"} <= set(OwnLogger.logged)
+    assert {"train/loss", "val/top1", "val_gates_mean/layer1.0"} <= set(OwnLogger.logged)
     shutil.rmtree(folders[0])  # another run, whose first logger has a folder of its own
     fit(loggers, 1, "--ckpt_path", "null")
     assert steps(metrics(folders[1] / "version_0"), "train/loss") == STEPS
@@ -197,3 +198,11 @@ def test_weights_and_biases(fit, tmp_path):
     assert {path.name.rpartition("-")[2] for path in attempts} == {name}
     assert len(list(tmp_path.rglob("confusion_matrix_*.png"))) == 2
     assert len(list(tmp_path.rglob("config_*.html"))) == 2
+
+
+def test_the_logger_of_runs_draws_no_chart_of_epochs(make_trainer, classifier, tiny_data, tmp_path):
+    logger = RunLogger(tmp_path, name="", version="")
+    make_trainer(logger=logger, max_epochs=2).fit(classifier(), datamodule=tiny_data)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"train/loss", "val/top1"} <= set(events.Tags()["scalars"])
+    assert "epoch" not in events.Tags()["scalars"]

@@ -17,9 +17,10 @@ from eca_lightning.training.callbacks.validation_report import ValidationReport
 class AttentionMonitor(ValidationReport):
     """Log the gates of every layer with channel attention, such as ECA and SE, to TensorBoard.
 
-    Of all gates of a layer, over its channels and a few validation images: ``gates_mean``,
-    ``gates_spread`` (standard deviation), ``gates_saturation`` (fraction below 0.05 or above 0.95,
-    where the gradient of the sigmoid nearly vanishes), and their histogram, ``gates``. With a
+    Of all gates of a layer, over its channels and a few validation images: ``val_gates_mean``,
+    ``val_gates_spread`` (standard deviation), ``val_gates_saturation`` (fraction below 0.05 or
+    above 0.95, where the gradient of the sigmoid nearly vanishes), and their histogram,
+    ``val_gates``. With a
     standard deviation of 0 the attention of a layer only scales its features.
 
     The images are taken evenly from the validation batches of rank zero.
@@ -51,8 +52,8 @@ class AttentionMonitor(ValidationReport):
             saturated = (gates < 0.05) | (gates > 0.95)
             scalars = {"mean": gates.mean(), "spread": gates.std()}
             scalars["saturation"] = saturated.float().mean()
-            writer.add_scalars({f"gates_{key}/{layer}": v for key, v in scalars.items()})
-            writer.add_histogram(f"gates/{layer}", gates, bins)
+            writer.add_scalars({f"val_gates_{key}/{layer}": v for key, v in scalars.items()})
+            writer.add_histogram(f"val_gates/{layer}", gates, bins)
 
 
 def gates_of(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:

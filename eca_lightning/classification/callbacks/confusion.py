@@ -81,22 +81,22 @@ def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:
 
 
 def draw(counts: Tensor, names: list[str]) -> Figure:
-    """Draw the matrix, each row in percent of its class."""
-    percent = 100 * counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    """Draw the matrix: the number of images, colored by their fraction of the true class."""
+    share = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     classes = len(counts)
     side = 2 + 0.36 * min(classes, 15) + 0.15 * max(classes - 15, 0)
     figure = Figure((side, side), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(percent.numpy(), cmap="Blues", vmin=0, vmax=100)
+    axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     labels = [name if len(name) <= 18 else name[:17] + "…" for name in names]
     size = 9 if classes <= 25 else 6
     axes.set_xticks(range(classes), labels, rotation=90, fontsize=size)
     axes.set_yticks(range(classes), labels, fontsize=size)
     axes.set(xlabel="predicted", ylabel="true class")
-    axes.set_title("images of each class, in %", fontsize=10)
+    axes.set_title("number of images; color: fraction of the true class", fontsize=10)
     if classes <= 15:
-        for row, column in torch.nonzero(percent >= 0.5).tolist():
-            value = percent[row, column].item()
-            text = {"ha": "center", "va": "center", "fontsize": 9}
-            axes.text(column, row, f"{value:.0f}", text, color="white" if value > 50 else "black")
+        for row, column in torch.nonzero(counts).tolist():
+            text = {"ha": "center", "va": "center", "fontsize": 9 if counts.max() < 10_000 else 6}
+            color = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{counts[row, column]}", text, color=color)
     return figure

@@ -1,5 +1,6 @@
 """Log the best scores and the options of a run for TensorBoard's HPARAMS page."""
 
+from collections import Counter
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,9 +21,10 @@ _WITHOUT_EFFECT = "batches_ahead compile decoder eval_batch_size fused num_worke
 class BestScores(Callback):
     """Log the scores of the best validation so far as metrics of the HPARAMS page.
 
-    ``best/top1`` (of detectors, ``best/box_AP``) is the highest ``val/top1``; ``best/loss``,
-    ``best/top5`` and so on belong to the same validation, and so to ``best.ckpt``. A run without
-    validation has ``last/loss`` and ``last/top1``, the last of training.
+    ``val_best/top1`` (of detectors, ``val_best/box_AP``) is the highest ``val/top1``;
+    ``val_best/loss``, ``val_best/top5`` and so on belong to the same validation, and so to
+    ``best.ckpt``. A run without validation has ``train_last/loss`` and ``train_last/top1``, the
+    last of training.
     """
 
     def __init__(self) -> None:
@@ -46,19 +48,19 @@ class BestScores(Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if not fitting or not isinstance(pl_module, VisionTask):
             return
-        scores, main = _metrics(trainer, "val/", "best/"), f"best/{pl_module.main_metric}"
+        scores, main = _metrics(trainer, "val/", "val_best/"), f"val_best/{pl_module.main_metric}"
         if main not in scores:
             return
         if not self._best or scores[main] > self._best[main]:
             # The page shows its first metric by default.
             first = {main: scores[main]}
-            self._best = first | scores | {"best/epoch": float(trainer.current_epoch)}
+            self._best = first | scores | {"val_best/epoch": float(trainer.current_epoch)}
         self._write(trainer, pl_module, self._best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Without validation, write the last metrics of training."""
         if not self._best:
-            self._write(trainer, pl_module, _metrics(trainer, "train/", "last/"))
+            self._write(trainer, pl_module, _metrics(trainer, "train/", "train_last/"))
 
     def _write(self, trainer: Trainer, pl_module: Any, scores: dict[str, float]) -> None:
         if trainer.sanity_checking or not scores:
@@ -76,20 +78,24 @@ def flat_options(config: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a run's config on which the result may depend, by short names.
 
     ``model.init_args.optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}`` becomes
-    ``optimizer: SGD`` and ``optimizer.lr: 0.1``. What is None is left out. The page sorts its
-    columns and shows the first five, with ``attention``, ``backbone`` and ``batch_size``.
+    ``optimizer: SGD`` and ``base_lr: 0.1``, and ``momentum`` beside ``lr`` keeps its name; options
+    that end in the same name keep the whole. What is None is left out. The page sorts its columns:
+    the first are ``attention``, ``backbone``, ``base_lr`` and ``batch_size``.
     """
     trainer = config.get("trainer", {})
     options = _flatten("model", config.get("model")) | _flatten("data", config.get("data"))
+    options |= {f"trainer.{name}": trainer.get(name) for name in _TRAINER_OPTIONS.split()}
+    options["seed"] = config.get("seed_everything")
+    options["backbone"] = options.pop("model.backbone.name", None)
+    options["base_lr"] = options.pop("model.optimizer.lr", None)
+    options = {name: value for name, value in options.items() if value is not None}
+    ends = Counter(name.rpartition(".")[2] for name in options)
     short = {
-        name.removeprefix("model.").removeprefix("data.").removeprefix("backbone."): value
+        end if ends[end := name.rpartition(".")[2]] == 1 else name.partition(".")[2] or name: value
         for name, value in options.items()
     }
-    short["backbone"] = short.pop("name", None)
-    short |= {f"trainer.{name}": trainer.get(name) for name in _TRAINER_OPTIONS.split()}
-    short["seed"] = config.get("seed_everything")
     hidden = _WITHOUT_EFFECT.split()
-    return {k: v for k, v in short.items() if v is not None and k not in hidden}
+    return {name: value for name, value in short.items() if name not in hidden}
 
 
 def _flatten(name: str, value: Any) -> dict[str, Any]:

@@ -1,25 +1,30 @@
-"""Log the learning rate, if there is a logger; without one Lightning's callback raises an error."""
+"""Log the learning rate."""
 
 from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor as LightningsLearningRateMonitor
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from eca_lightning.training.callbacks.summaries import is_logging_step
 
 
-class LearningRateMonitor(LightningsLearningRateMonitor):
-    """Log the learning rate of each parameter group as ``lr-SGD/pg1`` and so on."""
+class LearningRateMonitor(Callback):
+    """Log the learning rate as ``train/lr``.
 
-    def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Find the names of the optimizers and schedules."""
-        if trainer.loggers:
-            super().on_train_start(trainer, *args, **kwargs)
+    Where groups of parameters have different rates, as with a rate for each layer, it is the
+    highest, and ``train/lr_min`` the lowest.
+    """
 
-    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Log the learning rates of schedules that advance per step."""
-        if trainer.loggers:
-            super().on_train_batch_start(trainer, *args, **kwargs)
+    logged_metrics = ("train/lr", "train/lr_min")
 
-    def on_train_epoch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Log the learning rates of schedules that advance per epoch."""
-        if trainer.loggers:
-            super().on_train_epoch_start(trainer, *args, **kwargs)
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any
+    ) -> None:
+        """Log the rate of the step that this batch belongs to."""
+        if not trainer.loggers or not is_logging_step(trainer, trainer.global_step + 1):
+            return
+        rates = [
+            group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups
+        ]
+        pl_module.log("train/lr", max(rates))
+        if min(rates) < max(rates):
+            pl_module.log("train/lr_min", min(rates))

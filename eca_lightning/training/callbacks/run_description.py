@@ -17,7 +17,7 @@ from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.tables import Table
 
 _CHARTS = {
-    "learning rate": ["lr-[^/]+(/pg1)?$"],
+    "learning rate": ["train/lr"],
     "images per second": ["train/images_per_s"],
     "fraction of the time waiting for data": ["train/data_wait"],
     "gradient norm": ["train/gradient_norm"],
@@ -53,8 +53,7 @@ class RunDescription(Callback):
     """Describe a run on TensorBoard.
 
     As text, the resolved config (``run/config``) and the cost of the backbone with and without its
-    attention (``run/complexity``). As layout, the Custom Scalars page: the most important metrics,
-    training and validation in one chart.
+    attention (``run/complexity``). As layout, the Custom Scalars page: the most important metrics.
     """
 
     def __init__(self) -> None:

@@ -59,7 +59,7 @@ def test_figures_and_histograms_of_each_layer(fit, classifier, tiny_data, precis
     events = fit(monitor, model=model, max_epochs=2, precision=precision)
     taken = tiny_data.images.view(5, 8, 3, 16, 16)[:, :2].flatten(0, 1)
     expected = gates_of(model, taken)
-    assert {f"gates/{layer}" for layer in expected} == set(events.tags("histograms"))
+    assert {f"val_gates/{layer}" for layer in expected} == set(events.tags("histograms"))
     for layer, gates in expected.items():
         outside = ((gates < 0.05) | (gates > 0.95)).float().mean()
         for name, value in (
@@ -67,10 +67,10 @@ def test_figures_and_histograms_of_each_layer(fit, classifier, tiny_data, precis
             ("spread", gates.std()),
             ("saturation", outside),
         ):
-            logged = events.scalars(f"gates_{name}/{layer}")
+            logged = events.scalars(f"val_gates_{name}/{layer}")
             assert len(logged) == 2
             assert logged[-1] == pytest.approx(value.item(), abs=1e-6)
-        histogram = events.events.Histograms(f"gates/{layer}")[-1].histogram_value
+        histogram = events.events.Histograms(f"val_gates/{layer}")[-1].histogram_value
         assert histogram.num == gates.numel()
         assert 0 <= histogram.min <= histogram.max <= 1
 

@@ -38,15 +38,15 @@ def options(events):
 def test_best_scores_belong_to_one_validation(fit, script):
     script(0.25, 0.75, 0.5)
     events = fit(BestScores(), CalibrationMonitor(), max_epochs=3, limit_train_batches=2)
-    assert events.scalars("best/top1") == [0.25, 0.75, 0.75]
-    assert events.scalars("best/epoch") == [0, 1, 1]
+    assert events.scalars("val_best/top1") == [0.25, 0.75, 0.75]
+    assert events.scalars("val_best/epoch") == [0, 1, 1]
     losses = events.scalars("val/loss")
-    assert events.scalars("best/loss") == [losses[0], losses[1], losses[1]]
+    assert events.scalars("val_best/loss") == [losses[0], losses[1], losses[1]]
     shown, metrics = options(events)
     assert shown["attention"].string_value == "eca"
     assert shown["backbone"].string_value == "resnet20"
-    assert metrics[0] == "best/top1"
-    assert {"best/loss", "best/top5", "best/calibration_error"} <= set(metrics)
+    assert metrics[0] == "val_best/top1"
+    assert {"val_best/loss", "val_best/top5", "val_best/calibration_error"} <= set(metrics)
 
 
 def test_a_resumed_run_goes_on_from_the_best(fit, script, tmp_path):
@@ -55,15 +55,15 @@ def test_a_resumed_run_goes_on_from_the_best(fit, script, tmp_path):
     fit(BestScores(), ModelCheckpoint(tmp_path, "last"), **limits)
     checkpoint = tmp_path / "last.ckpt"
     events = fit(BestScores(), max_epochs=3, checkpoint=checkpoint, **limits)
-    assert events.scalars("best/top1") == [0.75, 1.0]
-    assert events.scalars("best/epoch") == [0, 2]
-    assert options(events)[1][0] == "best/top1"
+    assert events.scalars("val_best/top1") == [0.75, 1.0]
+    assert events.scalars("val_best/epoch") == [0, 2]
+    assert options(events)[1][0] == "val_best/top1"
 
 
 def test_without_validation_the_last_of_training_stands_in(fit):
     events = fit(BestScores(), limit_val_batches=0, limit_train_batches=1)
-    assert events.scalars("last/loss") == events.scalars("train/loss")
-    assert set(options(events)[1]) >= {"last/loss", "last/top1"}
+    assert events.scalars("train_last/loss") == events.scalars("train/loss")
+    assert set(options(events)[1]) >= {"train_last/loss", "train_last/top1"}
 
 
 def test_options_have_short_names():
@@ -74,6 +74,8 @@ def test_options_have_short_names():
             "init_args": {
                 "backbone": {"name": "resnet50", "attention": "eca", "stem": None},
                 "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+                "loss": {"class_path": "a.Loss", "init_args": {"name": "x", "gamma": 2}},
+                "lr_scheduler": {"class_path": "a.Schedule", "init_args": {"name": "y"}},
                 "mean": [0.1, 0.2],
             },
         },
@@ -85,10 +87,15 @@ def test_options_have_short_names():
         "backbone": "resnet50",
         "attention": "eca",
         "optimizer": "SGD",
-        "optimizer.lr": 0.1,
+        "base_lr": 0.1,
+        "loss": "Loss",
+        "loss.name": "x",
+        "gamma": 2,
+        "lr_scheduler": "Schedule",
+        "lr_scheduler.name": "y",
         "mean": "0.1, 0.2",
         "data": "Folder",
         "batch_size": 64,
-        "trainer.max_epochs": 90,
+        "max_epochs": 90,
         "seed": 7,
     }

@@ -47,7 +47,9 @@ def test_every_chart_has_its_curves(fit):
     (event,) = events.events.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: chart.multiline.tag for page in layout.category for chart in page.chart}
-    assert {"loss", "top-1 accuracy", "learning rate", "images per second"} <= set(charts)
+    assert {"training loss", "validation top-1", "learning rate", "images per second"} <= set(
+        charts
+    )
     for title, patterns in charts.items():
         for pattern in patterns:
             assert any(re.match(pattern, tag) for tag in events.tags("scalars")), (title, pattern)
