@@ -23,18 +23,13 @@ from eca_lightning.training.callbacks.run_description import NetworkSummary
 from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from eca_lightning.training.checkpoint_options import complete_model
 from eca_lightning.training.gpu_defaults import set_benchmark
-from eca_lightning.training.monitors import require_work
-from eca_lightning.training.resuming import (
-    SameStart,
-    UnusedFolder,
-    place_run,
-    require_writable,
-)
+from eca_lightning.training.monitors import require_weights, require_work
+from eca_lightning.training.resuming import SameStart, UnusedFolder, place_run, running_in
 from eca_lightning.training.run_loggers import drop_run_logger, keep_metrics, start_loggers
 from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.arguments import OneLineErrors
-from eca_lightning.utils.atomic import end_with_parent, lock
+from eca_lightning.utils.atomic import end_with_parent
 
 _NOT_BARE = (
     *("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
@@ -196,6 +191,7 @@ class EcaLightningCLI(LightningCLI):
         for key, value in self._given.items():
             options[key] = value
         if isinstance(self.model, VisionTask):
+            require_weights(options, self.subcommand)
             self.model.rename_classes = options.get("rename_classes", False)
             given = self.config_dump["model"].get("init_args", {})
             names = ("optimizer", "lr_scheduler")
@@ -206,17 +202,17 @@ class EcaLightningCLI(LightningCLI):
         """Check before training that the run can be saved, and that no other process trains it."""
         trainer: Any = self.trainer
         if not trainer.fast_dev_run and self._folder:
-            unused = UnusedFolder(self._folder)
-            require_writable(self._folder)
-            self._at_end.enter_context(lock(self._checkpoints))
-            self._at_end.callback(unused.remove)
-            trainer.callbacks.insert(0, unused)
+            self._at_end.enter_context(running_in(self._folder, self._checkpoints, trainer))
             start_loggers(trainer.loggers, self._folder, self._start_step)
 
     @rank_zero_only
     def before_validate(self) -> None:
         """Keep what training has logged to a file that this command logs to as well."""
-        keep_metrics(self.trainer.loggers)
+        trainer: Any = self.trainer
+        unused = UnusedFolder(Path(getattr(trainer.logger, "log_dir", "")))
+        trainer.callbacks.insert(0, unused)
+        self._at_end.callback(unused.remove, is_ours=False)
+        keep_metrics(trainer.loggers)
 
     before_test = before_validate
 

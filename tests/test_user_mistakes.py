@@ -102,9 +102,17 @@ def test_tensorboard_is_named_for_its_own_logs_alone(capsys):
         assert ("tensorboard --logdir runs" in capsys.readouterr().out) == named
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_network_is_not_scored_as_it_was_initialized(capsys, command):
+    weights = ["--model.weights", "torchvision:resnet18"]  # which training alone starts from
+    error = error_of(capsys, command, *BASE, *weights)
+    assert error.startswith(f"{command} needs the weights of a checkpoint: give --ckpt_path")
+
+
 def test_predictions_that_cannot_be_written_are_refused_before_they_are_made(capsys, tmp_path):
     (tmp_path / "file").touch()
-    error = error_of(capsys, "predict", *BASE, "--output", "file/images.csv")
+    trial = ["--trainer.fast_dev_run", "true"]  # which needs no checkpoint
+    error = error_of(capsys, "predict", *BASE, *trial, "--output", "file/images.csv")
     assert "cannot write to the run's folder file" in error
     assert "choose another with --output" in error
 

@@ -32,6 +32,20 @@ def require_work(options: Mapping[str, Any], is_fit: bool) -> None:
         )
 
 
+def require_weights(options: Mapping[str, Any], command: str | None) -> None:
+    """Check that a network is not scored, and predicts nothing, as it was initialized.
+
+    Raises:
+        ValueError: If a command but ``fit`` is given no checkpoint, and is no trial run.
+    """
+    is_trial = command in (None, "fit") or options["trainer"]["fast_dev_run"]
+    if not is_trial and not options.get("ckpt_path"):
+        raise ValueError(
+            f"{command} needs the weights of a checkpoint: give --ckpt_path a run's best.ckpt, or "
+            "what eca-lightning import makes of weights of others"
+        )
+
+
 def require_logged(trainer: Trainer, model: Any) -> None:
     """Check the metrics that callbacks and schedules monitor against those that are logged.
 

@@ -1,10 +1,11 @@
 """Choose the folder of a run, and its newest complete checkpoint for ``--ckpt_path auto``."""
 
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from pkgutil import resolve_name
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from eca_lightning.training.checkpoint_io import read_checkpoint
 from eca_lightning.training.run_loggers import read_run_ids
+from eca_lightning.utils.atomic import lock
 
 
 def place_run(options: Namespace, name: str) -> tuple[Path, dict[str, Any]]:
@@ -151,7 +153,7 @@ def require_writable(folder: Path, option: str = "--trainer.logger.save_dir") ->
 
 
 class UnusedFolder(Callback):
-    """Remove the folder that was made for a run which is refused before it trains.
+    """Remove the folder that was made for a command which is refused before it trains or scores.
 
     Args:
         folder: The folder; one that exists by now is kept.
@@ -162,18 +164,44 @@ class UnusedFolder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the folder."""
-        self.new = []
+        if not trainer.sanity_checking:
+            self.new = []
 
-    def remove(self) -> None:
-        """Remove the folder, and those above it that were made with it, if there was no training.
+    on_validation_end = on_test_end = on_train_start
 
-        No other process may use it: hold the run's lock.
+    def remove(self, is_ours: bool) -> None:
+        """Remove an unused folder, and those above it that were made with it.
+
+        Args:
+            is_ours: Whether no other process writes there; else what is not TensorBoard's file of
+                this process is kept.
         """
-        for path in self.new[:1]:
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self.new[1:]:
+        for folder in self.new[:1]:
+            if is_ours:
+                shutil.rmtree(folder, ignore_errors=True)
+            for file in folder.glob(f"events.*.{os.getpid()}.*"):
+                file.unlink()
+        for path in self.new:
             with suppress(OSError):
                 path.rmdir()
+
+
+@contextmanager
+def running_in(folder: Path, checkpoints: Path, trainer: Any) -> Iterator[None]:
+    """Make the folder of a run, and be the one process that trains it.
+
+    Raises:
+        BlockingIOError: If another process does.
+        OSError: If the folder cannot be written to.
+    """
+    unused = UnusedFolder(folder)
+    require_writable(folder)
+    with lock(checkpoints):
+        trainer.callbacks.insert(0, unused)
+        try:
+            yield
+        finally:
+            unused.remove(is_ours=True)
 
 
 class SameStart(Callback):

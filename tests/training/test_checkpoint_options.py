@@ -189,6 +189,7 @@ def test_scoring_takes_other_class_names_only_if_told(last, command):
     difference = "class 0 is 'cherry' in the data and 'red' in the checkpoint"
     with pytest.raises(ValueError, match=difference):
         lightning_cli(arguments)
+    assert not list(Path.cwd().iterdir()), "a command that is refused leaves an empty folder"
     run = lightning_cli([*arguments, "--rename_classes", "true"])
     assert run.model.class_names == ["cherry", "leaf", "sky"]
     if command == "predict":
