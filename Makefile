@@ -63,8 +63,10 @@ test-loggers: $(READY) ## Test Weights & Biases and MLflow, which build/loggers 
 		wandb mlflow-skinny
 	PYTHONPATH=build/loggers $(BIN)/pytest tests/training/test_run_loggers.py
 
-fuzz: $(READY) ## Decode damaged JPEGs under AddressSanitizer and UndefinedBehaviorSanitizer
+fuzz: $(READY) ## Decode damaged images under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python tests/data/ffcv/fuzz_crop_decode.py --count 20000
+	$(BIN)/python tests/data/ffcv/packed/fuzz_packed.py --count 200000
+	FUZZED_BETONS=500 $(BIN)/pytest tests/data/ffcv/test_damaged_betons.py -k packed
 
 fuzzfiles: $(READY) ## Run commands on 300 mutated checkpoints, sidecars, configs and COCO files
 	FUZZED_FILES=300 $(BIN)/pytest tests/contracts/test_fuzzed_files.py

@@ -36,6 +36,10 @@ COMMANDS = {
         "write a classification data set of torchvision to .beton files",
         "data.datasets.torchvision.write_torchvision",
     ),
+    "data convert": (
+        "write a .beton again, packed or as JPEG",
+        "data.ffcv.packed.convert.convert",
+    ),
     "data verify": ("decode all of a data set, and list what is wrong", "verify.verify"),
     "data info": ("describe .beton files", "data.ffcv.verify.info"),
     "models": ("compare parameters and FLOPs with the paper's", "paper.command.models"),

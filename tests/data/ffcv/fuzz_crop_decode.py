@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).parents[3]
+NATIVE = Path(__file__).parents[3] / "eca_lightning" / "data" / "ffcv" / "native"
 MARKERS = [0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC9, 0xCC, 0xD0, 0xD7, 0xD8, 0xD9, 0xDA, 0xDB, 0xDD]
 SIZES = [(1, 1), (7, 5), (16, 16), (33, 47), (64, 200), (121, 90), (240, 333)]
 
@@ -143,28 +143,32 @@ def fuzz(library, count, seed):
     return seen
 
 
-def build(folder):
-    """Compile ``native/`` with the sanitizers; returns the library's path."""
+def build(folder, *patterns):
+    """Compile sources in ``native/``, less its modules, with the sanitizers; returns the path."""
     library = str(Path(folder) / "sanitized.so")
-    native = ROOT / "eca_lightning" / "data" / "ffcv" / "native"
-    sources = sorted(str(path) for path in native.glob("*.c") if path.stem != "module")
+    found = [path for pattern in patterns for path in NATIVE.glob(pattern)]
+    sources = sorted(str(path) for path in found if path.stem != "module")
     command = "gcc -std=gnu11 -O1 -g -fno-omit-frame-pointer -ffp-contract=off -fPIC -shared "
     command += "-fsanitize=address,undefined -fno-sanitize-recover=all"
     subprocess.run([*command.split(), *sources, "-o", library, "-ljpeg", "-lm"], check=True)
     return library
 
 
-def main():
-    """Build and start again with the sanitizer's runtime, or fuzz the library named."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def run_sanitized(program, fuzz, face, *patterns):
+    """Build and start a program again with the sanitizers' runtime, or fuzz the library named.
+
+    ``face`` is the package's file with a ``load_library``, ``fuzz`` a function of the library, the
+    number of streams and the seed, which returns how often each status came.
+    """
+    parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--library", help="a build of native/ to use as it is")
     options = parser.parse_args()
     if options.library:
         # The file alone: the package imports torch, which does not run under the sanitizers.
-        face = runpy.run_path(str(ROOT / "eca_lightning" / "data" / "ffcv" / "crop_decode.py"))
-        seen = fuzz(face["load_library"](options.library), options.count, options.seed)
+        load_library = runpy.run_path(str(NATIVE.parent / face))["load_library"]
+        seen = fuzz(load_library(options.library), options.count, options.seed)
         print(f"{options.count} streams, no finding; statuses {dict(sorted(seen.items()))}")
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -174,9 +178,9 @@ def main():
             # Python itself never frees everything: leaks are the tests' matter.
             "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
         }
-        command = [sys.executable, __file__, *sys.argv[1:], "--library", build(folder)]
+        command = [sys.executable, program, *sys.argv[1:], "--library", build(folder, *patterns)]
         sys.exit(subprocess.run(command, env=environment, check=False).returncode)
 
 
 if __name__ == "__main__":
-    main()
+    run_sanitized(__file__, fuzz, "crop_decode.py", "*.c")

@@ -109,6 +109,14 @@ def read_packed(data):
     return arrays, [table[ZIGZAG].astype(int) for table in natural], sampling
 
 
+def same(ours, theirs):
+    """Whether what two readers return is equal."""
+    return all(
+        len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
 def _mcus(height, width, sampling, block):
     """Read all blocks, and drop those beyond the edge of their component."""
     h, v = sampling[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from exact_pixels import exact, picture, pil, random_crop
 from fuzz_crop_decode import encode
-from independent_readers import read_jpeg, read_packed
+from independent_readers import read_jpeg, read_packed, same
 from PIL import Image
 
 from eca_lightning.data.ffcv.packed import native
@@ -48,13 +48,6 @@ def streams():
 def portable():
     yield lambda on: native.library().packed_portable(int(on))
     native.library().packed_portable(0)
-
-
-def same(ours, theirs):
-    return all(
-        len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-        for a, b in zip(ours, theirs, strict=True)
-    )
 
 
 @pytest.mark.parametrize("stream", list(streams()))

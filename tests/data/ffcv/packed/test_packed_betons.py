@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exact_pixels import picture
+from exact_pixels import picture, pil
 from fuzz_crop_decode import encode
+from independent_readers import read_jpeg, same
 from PIL import Image
 
 pytest.importorskip("ffcv")
@@ -68,6 +69,52 @@ def test_other_images_are_encoded_once(tmp_path, image_folder, capsys):
         shown = native.decode_crop(stored(info, sample), (0, 0, 64, 48), (64, 48)).astype(int)
         assert np.abs(shown - pixels).mean() < 12
     assert np.array_equal(stored(info, 5), native.encode((folder / "5.jpg").read_bytes()))
+
+
+def test_converting_there_and_back_loses_nothing(photo_beton, packed_beton, tmp_path, capsys):
+    def convert(source, name, *options):
+        output = tmp_path / name
+        main(["data", "convert", str(source), str(output), *options])
+        return check_beton(output)
+
+    jpg = check_beton(photo_beton)
+    packed = convert(photo_beton, "packed.beton", "--num_workers", "1")
+    back = convert(packed.path, "back.beton", "--mode", "jpg")
+    again = convert(back.path, "again.beton")
+    assert (packed.modes["packed"], back.modes["jpg"]) == (21, 21)
+    assert packed.class_names == jpg.class_names
+    assert packed.sidecar.source == jpg.sidecar.source
+    for sample in range(21):
+        stream = stored(jpg, sample).tobytes()
+        assert np.array_equal(stored(packed, sample), native.encode(stream))
+        assert np.array_equal(stored(again, sample), stored(packed, sample))
+        assert np.array_equal(pil(stored(back, sample).tobytes()), pil(stream))
+    assert same(read_jpeg(stored(back, 0).tobytes()), read_jpeg(stored(jpg, 0).tobytes()))
+    assert packed.labels.tolist() == back.labels.tolist() == jpg.labels.tolist()
+    capsys.readouterr()
+    convert(photo_beton, "packed.beton")
+    assert "kept" in capsys.readouterr().out
+
+
+def test_raw_pixels_are_encoded_and_counted(raw_beton, tmp_path, capsys):
+    main(["data", "convert", str(raw_beton), str(tmp_path / "x.beton")])
+    assert check_beton(tmp_path / "x.beton").modes["packed"] == 101
+    assert "101 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["jpg", "packed"])
+@pytest.mark.parametrize("beton", ["photo_beton", "packed_beton"])
+def test_damage_stops_a_conversion_and_is_named(request, tmp_path, capsys, beton, mode):
+    source = Path(shutil.copy(request.getfixturevalue(beton), tmp_path))
+    with source.open("r+b") as file:
+        info = check_beton(source)
+        file.seek(int(info.images["data_ptr"][5]) + int(info.sizes[5]) // 2)
+        file.write(b"\xff\xd9" * 20)
+    output = tmp_path / "x.beton"
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "convert", str(source), str(output), "--mode", mode])
+    assert "sample 5 of" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def data(path, **options):

@@ -165,10 +165,12 @@ static AVX2 void inverse_dct(const int16_t *first, const int16_t *second,
                               two_rows(first_table + 8 * i, second_table + 8 * i));
     if (i > 0) any = _mm256_or_si256(any, v[i]);
   }
-  if (_mm256_testz_si256(any, any)) /* what the pass makes of a single row */
-    for (int i = 7; i >= 0; i--) v[i] = _mm256_slli_epi16(v[0], 2);
-  else
+  if (_mm256_testz_si256(any, any)) { /* the pass makes 4 times the number of a single row */
+    __m256i twice = _mm256_adds_epi16(v[0], v[0]);
+    for (int i = 0; i < 8; i++) v[i] = _mm256_adds_epi16(twice, twice);
+  } else {
     pass(v, COLUMN_SHIFT);
+  }
   transpose(v);
   pass(v, ROW_SHIFT);
   const __m256i lowest = _mm256_set1_epi16(-128), highest = _mm256_set1_epi16(127);
@@ -272,11 +274,14 @@ INLINE void output_pixels(const row_sources *sources, const int components, int 
 INLINE void output_all(const row_sources *sources, const int components, int outputs,
                        uint8_t *output) {
   int x = 0;
-  for (; x + ROW_MULTIPLE < outputs; x += ROW_MULTIPLE)
+  for (; 3 * (x + ROW_MULTIPLE) + 4 <= 3 * outputs; x += ROW_MULTIPLE)
     output_pixels(sources, components, x, output + 3 * x);
-  uint8_t last[3 * ROW_MULTIPLE + 4];
-  output_pixels(sources, components, x, last);
-  memcpy(output + 3 * x, last, 3 * (size_t)(outputs - x));
+  for (; x < outputs; x += ROW_MULTIPLE) {
+    uint8_t last[3 * ROW_MULTIPLE + 4];
+    output_pixels(sources, components, x, last);
+    int count = outputs - x < ROW_MULTIPLE ? outputs - x : ROW_MULTIPLE;
+    memcpy(output + 3 * x, last, 3 * (size_t)count);
+  }
 }
 
 static AVX2 void output_row(const row_sources *sources, int components, int outputs,
