@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test test-quick test-gpu gpu-check test-loggers fuzz fuzzfiles killtest killcommands multinode slurmtest docker-check walkthrough lint format docs constraints clean
+.PHONY: help setup quickstart notebooks results test test-quick test-gpu gpu-check test-loggers fuzz fuzzfiles killtest killcommands multinode slurmtest docker-check release-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ fuzz: $(READY) ## Decode damaged images under AddressSanitizer and UndefinedBeha
 
 fuzzfiles: $(READY) ## Run commands on 300 mutated checkpoints, sidecars, configs and COCO files
 	FUZZED_FILES=300 $(BIN)/pytest tests/contracts/test_fuzzed_files.py
+
+release-check: $(READY) ## Build the wheel and try it in empty environments, alone and with all extras
+	$(BIN)/python tools/release_check.py
 
 docker-check: $(READY) ## Build the Dockerfile without a Docker engine, and try what it makes (as root)
 	$(BIN)/python tools/docker_check.py

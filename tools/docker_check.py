@@ -28,7 +28,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 IMAGE = "eca-lightning"
 QUICKSTART = "--config configs/quickstart.yaml --config configs/trainer/cpu.yaml"
 A_FEW_STEPS = "--trainer.max_steps 20 --trainer.val_check_interval 10 --trainer.limit_val_batches 2"
-TESTS = "tests/attention/test_eca.py tests/data/test_crop_decode.py tests/test_cli.py"
+TESTS = "tests/attention/test_eca.py tests/data/ffcv/test_crop_decode.py tests/test_cli.py"
 TEST_PACKAGES = "pytest pytest-timeout"
 
 
