@@ -101,8 +101,9 @@ format: $(READY) ## Fix style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(READY) ## Write the reference from the code, and all of docs/ as a site to build/site
+docs: $(READY) ## Write reference and pictures from the code, and docs/ as a site to build/site
 	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/pictures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "Open build/site/index.html"
 

@@ -2,7 +2,8 @@
 
     python tools/pictures.py
 
-docs/images/eca.svg shows what ECA computes, with the parameters that this package counts.
+docs/images/eca.svg shows what ECA computes, with the parameters that this package counts, and
+docs/images/data.svg the way of an image from its file to the network.
 """
 
 from pathlib import Path
@@ -96,11 +97,42 @@ def _label(axes: Axes, text: str) -> None:
     axes.set(xticks=[], yticks=[], xlabel=f"channel in\n\n{text}", ylabel="channel out")
 
 
+STATIONS = (
+    ("train.beton", "JPEG, packed or raw\nimages, memory-mapped", GRAY),
+    ("order", "from seed and epoch:\nthe same on any machine", GRAY),
+    ("decode", "C, one thread an image;\nonly the crop's part", TEAL),
+    ("augment", "flips, TrivialAugment ...\nfrom seed, epoch, sample", TEAL),
+    ("uint8 batch", "pinned memory, copied\non a stream of its own", TEAL),
+    ("network", "normalization compiled\ninto the first layers", ORANGE),
+)
+"""The way of an image: what it passes, what happens there, and whose color it has."""
+
+
+def draw_data() -> Figure:
+    """Draw the way of an image from its file to the network."""
+    figure = Figure((11, 1.7), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    for place, (name, about, color) in enumerate(STATIONS):
+        box = {"boxstyle": "round,pad=0.5", "facecolor": color, "edgecolor": "none"}
+        text = {"ha": "center", "color": "white", "fontsize": 11, "weight": "bold"}
+        axes.text(place, 1, name, text, bbox=box)
+        axes.text(place, 0.55, about, ha="center", va="top", fontsize=8.5)
+        if place:
+            ends = (place - 0.62, 1.06), (place - 0.42, 1.06)
+            axes.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=12))
+    for middle, label in ((0.5, "disk"), (3, "CPU: threads of one process a GPU"), (5, "GPU")):
+        axes.text(middle, 1.75, label, ha="center", fontsize=9, color=GRAY)
+    axes.set(xlim=(-0.6, len(STATIONS) - 0.4), ylim=(-0.2, 2))
+    axes.set_axis_off()
+    return figure
+
+
 def main() -> None:
     """Write the pictures."""
     rcParams["svg.hashsalt"] = "eca_lightning"  # the same file each time
     IMAGES.mkdir(exist_ok=True)
-    draw_eca().savefig(IMAGES / "eca.svg", metadata={"Date": None})
+    for name, figure in {"eca": draw_eca(), "data": draw_data()}.items():
+        figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None})
     print(f"Written: {IMAGES}")
 
 
