@@ -24,7 +24,7 @@ from eca_lightning.training.checkpoint_io import AtomicCheckpointIO, read_checkp
 from eca_lightning.training.checkpoint_options import complete_model
 from eca_lightning.training.gpu_defaults import set_benchmark
 from eca_lightning.training.monitors import require_weights, require_work
-from eca_lightning.training.resuming import SameStart, UnusedFolder, place_run, running_in
+from eca_lightning.training.resuming import SameStart, place_run, running_in
 from eca_lightning.training.run_loggers import drop_run_logger, keep_metrics, start_loggers
 from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
@@ -208,11 +208,7 @@ class EcaLightningCLI(LightningCLI):
     @rank_zero_only
     def before_validate(self) -> None:
         """Keep what training has logged to a file that this command logs to as well."""
-        trainer: Any = self.trainer
-        unused = UnusedFolder(Path(getattr(trainer.logger, "log_dir", "")))
-        trainer.callbacks.insert(0, unused)
-        self._at_end.callback(unused.remove, is_ours=False)
-        keep_metrics(trainer.loggers)
+        keep_metrics(self.trainer.loggers)
 
     before_test = before_validate
 

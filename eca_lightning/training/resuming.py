@@ -1,6 +1,5 @@
 """Choose the folder of a run, and its newest complete checkpoint for ``--ckpt_path auto``."""
 
-import os
 import re
 import shutil
 import tempfile
@@ -152,36 +151,21 @@ def require_writable(folder: Path, option: str = "--trainer.logger.save_dir") ->
         ) from error
 
 
-class UnusedFolder(Callback):
-    """Remove the folder that was made for a command which is refused before it trains or scores.
-
-    Args:
-        folder: The folder; one that exists by now is kept.
-    """
+class _UnusedFolder(Callback):
+    """Remember which folders are made for a run, until it trains."""
 
     def __init__(self, folder: Path) -> None:
         self.new = [path for path in (folder, *folder.parents) if not path.exists()]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the folder."""
-        if not trainer.sanity_checking:
-            self.new = []
+        """Keep the folders."""
+        self.new = []
 
-    on_validation_end = on_test_end = on_train_start
-
-    def remove(self, is_ours: bool) -> None:
-        """Remove an unused folder, and those above it that were made with it.
-
-        Args:
-            is_ours: Whether no other process writes there; else what is not TensorBoard's file of
-                this process is kept.
-        """
-        for folder in self.new[:1]:
-            if is_ours:
-                shutil.rmtree(folder, ignore_errors=True)
-            for file in folder.glob(f"events.*.{os.getpid()}.*"):
-                file.unlink()
-        for path in self.new:
+    def remove(self) -> None:
+        """Remove the run's folder, and those above it that were made with it."""
+        for path in self.new[:1]:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.new[1:]:
             with suppress(OSError):
                 path.rmdir()
 
@@ -190,18 +174,20 @@ class UnusedFolder(Callback):
 def running_in(folder: Path, checkpoints: Path, trainer: Any) -> Iterator[None]:
     """Make the folder of a run, and be the one process that trains it.
 
+    A folder that was made for a run which is refused before it trains is removed.
+
     Raises:
         BlockingIOError: If another process does.
         OSError: If the folder cannot be written to.
     """
-    unused = UnusedFolder(folder)
+    unused = _UnusedFolder(folder)
     require_writable(folder)
     with lock(checkpoints):
         trainer.callbacks.insert(0, unused)
         try:
             yield
         finally:
-            unused.remove(is_ours=True)
+            unused.remove()
 
 
 class SameStart(Callback):
