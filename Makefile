@@ -8,10 +8,10 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test test-quick test-gpu gpu-check test-loggers fuzz fuzzfiles killtest killcommands multinode slurmtest docker-check release-check walkthrough lint format docs constraints clean
+.PHONY: help setup quickstart notebooks results test test-quick test-thorough test-gpu gpu-check test-loggers fuzz fuzzfiles killtest killcommands multinode slurmtest docker-check release-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## Install what the project needs: system packages (with apt) and .venv
 	@echo "setup: .venv is ready"
@@ -46,11 +46,14 @@ data/fashion_coco: | $(READY)
 results: $(READY) ## Fill the tables of RESULTS.md from the files in results/
 	$(BIN)/python tools/results.py
 
-test: $(READY) ## Run all tests but those that need a GPU
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) -m "not gpu"
+test: $(READY) ## Run all tests but those that need a GPU or only repeat others
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) -m "not gpu and not thorough"
 
-test-quick: $(READY) ## Run the tests that take at most three seconds
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) -m "not gpu and not slow"
+test-quick: $(READY) ## Run the tests that take at most a second
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) -m "not gpu and not thorough and not slow"
+
+test-thorough: $(READY) ## Run the tests that repeat others on more networks, options and files
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) -m "not gpu and thorough"
 
 test-gpu: $(READY) ## Run the tests that need a GPU
 	$(BIN)/pytest -m gpu

@@ -1,5 +1,6 @@
 """Data and runs that several test files share."""
 
+import gc
 import gzip
 from pathlib import Path
 
@@ -45,6 +46,12 @@ class TinyData(LightningDataModule):
 
     def predict_dataloader(self):
         return self._batches(torch.full((40,), -1))
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector, which tests call, the half million objects of the imports."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

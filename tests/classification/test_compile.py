@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from thorough import thorough
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
@@ -23,7 +24,7 @@ def counter(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", ["none", "eca", "cbam"])
+@pytest.mark.parametrize("attention", ["eca", *thorough("none", "cbam")])
 def test_sizes_that_come_again_are_not_compiled_again(counter, attention):
     # Three, as it is the third for which torch would have a graph of any size.
     model = ImageClassifier(BackboneConfig("resnet10_half", attention, num_classes=3), compile=True)

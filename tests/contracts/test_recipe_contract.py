@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
+from thorough import thorough
 
 from eca_lightning import (
     ExponentialMovingAverage,
@@ -100,7 +101,13 @@ RECIPES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        *("mixing", "average", "accumulation", "linear"),
+        *thorough("cosine", "step", "exponential", "dropout", "lamb", "clipping"),
+    ],
+)
 def test_resumes_in_mid_epoch_to_the_same_weights(data, tmp_path, recipe):
     options = RECIPES[recipe]
     straight, _ = train(data, tmp_path / "straight", **options)

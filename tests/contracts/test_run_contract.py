@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
+from thorough import thorough
 
 from eca_lightning import FFCVDataModule, ImageClassifier, ImageFolderDataModule, WarmupThenDecay
 from eca_lightning.backbones import BackboneConfig
@@ -64,10 +65,9 @@ def train(data, folder, checkpoint=None, interval="step"):
 @pytest.mark.parametrize(
     ("make_data", "interval"),
     [
-        ("ffcv, 1 thread", "step"),
         ("ffcv, 2 threads", "epoch"),
         ("folder", "step"),
-        ("folder", "epoch"),
+        *thorough(("ffcv, 1 thread", "step"), ("folder", "epoch")),
     ],
     indirect=["make_data"],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from command import fails, noise_run
+from thorough import thorough
 
 from eca_lightning import ImageClassifier, load_classifier
 from eca_lightning.cli import main
@@ -41,10 +42,12 @@ def forge(checkpoint, **changes):
 @pytest.mark.parametrize(
     "spelling",
     [
-        "runs/run/version_0/checkpoints/../../../../precious",
         "runs/run/version_0/checkpoints/../../../../precious/file.ckpt",
-        "local://{folder}/precious",
-        "{folder}/runs/run/version_0/checkpoints/link/file.ckpt",
+        *thorough(
+            "runs/run/version_0/checkpoints/../../../../precious",
+            "local://{folder}/precious",
+            "{folder}/runs/run/version_0/checkpoints/link/file.ckpt",
+        ),
     ],
 )
 def test_nothing_outside_of_the_run_is_removed(run, tmp_path, spelling):

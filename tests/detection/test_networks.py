@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from thorough import thorough
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet50
 from torchvision.models.detection import (
@@ -79,8 +80,8 @@ def norms(network, kind):
 @pytest.mark.parametrize(
     ("name", "builder", "settings"),
     [
-        ("faster_rcnn", fasterrcnn_resnet50_fpn, {}),
         ("mask_rcnn", maskrcnn_resnet50_fpn, {}),
+        *thorough(("faster_rcnn", fasterrcnn_resnet50_fpn, {})),
         ("retinanet", retinanet_resnet50_fpn, {"p6_from": "p5"}),
         ("retinanet", retinanet_resnet50_fpn_v2, {"head_version": 2}),
     ],
@@ -176,7 +177,7 @@ def test_eca_adds_its_own_kernels_alone(name):
 @pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize(
     ("backbone", "attention"),
-    [("resnet18", "eca"), ("mobilenet_v2", "eca"), ("mobilenet_v2", "se")],
+    [("resnet18", "eca"), *thorough(("mobilenet_v2", "eca"), ("mobilenet_v2", "se"))],
 )
 def test_detectors_train(name, backbone, attention):
     network = small(name, backbone, attention, norm="batch", trainable_layers=5).build()
@@ -247,8 +248,8 @@ def test_norms_of_learning_stages_follow_the_batches(norm, kind):
     assert {key.split(".")[2] for key in changed} == {"layer2", "layer3", "layer4"}
 
 
-@pytest.mark.parametrize("norm", ["frozen", "batch", "sync"])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", ["frozen", "batch", *thorough("sync")])
+@pytest.mark.parametrize("training", [True, *thorough(False)])
 def test_fused_tails_change_nothing(norm, training):
     outcomes = []
     state = None

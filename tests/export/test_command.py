@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from safetensors.torch import load_file
+from thorough import thorough
 from tiny_scenes import MANY_RCNN, MANY_RETINANET, TinyScenes, tiny_detector
 from torch import nn
 
@@ -96,6 +97,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # the file with preprocessing and folded norms stands for it
 def test_onnx_has_the_logits_at_any_batch_and_size(tmp_path):
     path, model = classifier(tmp_path, attention="cbam")
     output = tmp_path / "model.onnx"
@@ -170,7 +172,7 @@ def test_weights_and_the_json_make_the_network_again(eca, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "suffix"), [("shallow.basic_blocks", ".onnx"), ("mobilenet_v2", ".pt2")]
+    ("name", "suffix"), [("shallow.basic_blocks", ".onnx"), *thorough(("mobilenet_v2", ".pt2"))]
 )
 def test_features_are_the_stages(tmp_path, name, suffix):
     path, model = classifier(tmp_path, name)

@@ -15,6 +15,7 @@ from original_project import (
     save,
 )
 from safetensors.torch import save_file
+from thorough import thorough
 from torch import nn
 
 from eca_lightning import create_backbone
@@ -52,8 +53,10 @@ def loaded(path):
     ("arch", "kernels", "options"),
     [
         ("eca_resnet18", [3, 3, 3, 3], {"kernel": 3}),
-        ("eca_resnet34", [3, 3, 5, 7], {"kernel": [3, 3, 5, 7]}),
-        ("eca_resnet50", [3, 5, 5, 7], {"kernel": [3, 5, 5, 7]}),
+        *thorough(
+            ("eca_resnet34", [3, 3, 5, 7], {"kernel": [3, 3, 5, 7]}),
+            ("eca_resnet50", [3, 5, 5, 7], {"kernel": [3, 5, 5, 7]}),
+        ),
     ],
 )
 def test_resnets_of_the_original_project(tmp_path, arch, kernels, options):
@@ -88,11 +91,13 @@ def test_files_from_before_norms_counted_their_batches(tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "attention", "options"),
     [
-        ("resnet18", {}, None, {}),
-        ("resnet50", {"num_classes": 10}, None, {}),
         ("seresnet18", {}, "se", {"reduction": [8, 16, 16, 16], "bias": True}),
-        ("seresnet50", {}, "se", {"bias": True}),
-        ("resnet50", {"block_args": {"attn_layer": "eca"}}, "eca", {"kernel": [5, 5, 5, 7]}),
+        *thorough(
+            ("resnet18", {}, None, {}),
+            ("resnet50", {"num_classes": 10}, None, {}),
+            ("seresnet50", {}, "se", {"bias": True}),
+            ("resnet50", {"block_args": {"attn_layer": "eca"}}, "eca", {"kernel": [5, 5, 5, 7]}),
+        ),
     ],
 )
 def test_state_dicts_of_timm(tmp_path, name, settings, attention, options):

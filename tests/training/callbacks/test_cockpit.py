@@ -9,6 +9,7 @@ import torch
 import yaml
 from forked import run_forked
 from lightning.pytorch.loggers import CSVLogger
+from thorough import thorough
 
 import eca_lightning as callbacks
 
@@ -28,13 +29,15 @@ def cockpit():
     "options",
     [
         {"logger": False},
-        {"logger": "csv"},
         {"fast_dev_run": True},
-        {"limit_val_batches": 0},
-        {"limit_val_batches": 1, "num_sanity_val_steps": 2},
-        {"log_every_n_steps": 0},
-        {"overfit_batches": 2},
         {},
+        *thorough(
+            {"logger": "csv"},
+            {"limit_val_batches": 0},
+            {"limit_val_batches": 1, "num_sanity_val_steps": 2},
+            {"log_every_n_steps": 0},
+            {"overfit_batches": 2},
+        ),
     ],
     ids=lambda options: ", ".join(f"{k}: {v}" for k, v in options.items()) or "plain",
 )
