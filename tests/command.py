@@ -1,6 +1,8 @@
 """The program as its users run it, but in this process; the test's fixture is `as_a_program`."""
 
 import os
+import sys
+from multiprocessing import resource_tracker
 
 import numpy as np
 import pytest
@@ -63,3 +65,16 @@ def end_as_rank(arguments, folder):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     (folder / f"{os.environ['RANK']}.status").write_text(str(stop.value.code))
+
+
+def be_program(folder, arguments):
+    """Be the program in a forked process: in a folder, in a session of its own, with a log.txt."""
+    os.setsid()
+    # As a fresh program, it starts what removes its shared memory where it cannot do so itself.
+    resource_tracker._resource_tracker._fd = None
+    os.chdir(folder)
+    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = ["eca-lightning", *arguments]
+    main()

@@ -22,6 +22,7 @@ _CONTEXT.set_forkserver_preload(
         "faster_coco_eval",
         "tensorboard.backend.event_processing.event_accumulator",
         "torch.utils.tensorboard",
+        "frozen",
     ]
 )
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2", "NUMBA_OPT": "0"}

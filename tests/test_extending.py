@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from thorough import thorough
 
 from eca_lightning import ImageClassifier, create_backbone
 from eca_lightning.attention import base
@@ -179,7 +180,7 @@ def test_a_family_gives_features_and_grad_cam(own):
     assert (where.shape, logits.shape) == ((2, 2, 2), (2, 3))
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn", "retinanet"])
+@pytest.mark.parametrize("name", ["mask_rcnn", *thorough("faster_rcnn", "retinanet")])
 def test_a_family_carries_every_detector(own, name):
     config = DetectorConfig(name, BackboneConfig(REGNET, "eca"), 3, trainable_layers=2)
     config.min_size, config.max_size = [64], 96

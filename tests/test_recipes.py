@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from thorough import one_in
 
 from eca_lightning import ProgressiveResizing, WarmupThenDecay
 from eca_lightning.classification.mixing import Mixing
@@ -60,7 +61,7 @@ def callback(trainer, name):
     return found[0] if found else None
 
 
-@pytest.mark.parametrize("composition", COMPOSITIONS)
+@pytest.mark.parametrize("composition", one_in(6, COMPOSITIONS))
 def test_composition(composition):
     """It trains for some epochs by a schedule, and detectors read the masks that they learn."""
     options = resolved(composition)
@@ -85,7 +86,7 @@ BUILT = [
 ]
 
 
-@pytest.mark.parametrize("composition", BUILT)
+@pytest.mark.parametrize("composition", one_in(3, BUILT))
 def test_composition_is_built(composition):
     assert composition in COMPOSITIONS
     with torch.device("meta"):  # the networks' structure matters here, not their weights
@@ -182,7 +183,7 @@ WITHOUT_ATTENTION = [c for c in COMPOSITIONS if re.search(r"ffcv\d|_v2.yaml|_rsb
 
 
 @pytest.mark.parametrize("attention", ["se", "eca"])
-@pytest.mark.parametrize("run", [r for r in WITHOUT_ATTENTION if "mobilenet" not in r])
+@pytest.mark.parametrize("run", one_in(4, [r for r in WITHOUT_ATTENTION if "mobilenet" not in r]))
 def test_attention_is_an_option_and_changes_nothing_else(run, attention):
     with_attention = deepcopy(resolved(f"{run} --model.backbone.attention {attention}"))
     backbone = with_attention["model"]["init_args"]["backbone"]

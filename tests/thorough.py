@@ -15,3 +15,8 @@ def first_of(cases, count=1):
     """Mark all but the first cases."""
     cases = list(cases)
     return [*cases[:count], *thorough(*cases[count:])]
+
+
+def one_in(step, cases):
+    """Mark all but every so many-th case."""
+    return [case if number % step == 0 else thorough(case)[0] for number, case in enumerate(cases)]

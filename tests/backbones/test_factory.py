@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision
+from thorough import first_of, thorough
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from eca_lightning import create_backbone
@@ -12,6 +13,9 @@ from eca_lightning.attention import attention_names
 from eca_lightning.backbones import BackboneConfig, backbone_names
 
 FROM_TORCHVISION = [name for name in backbone_names() if hasattr(torchvision.models, name)]
+QUICK_FIRST = sorted(
+    FROM_TORCHVISION, key=lambda name: name not in ("mobilenet_v2", "resnet18", "resnext50_32x4d")
+)
 # These repeat the blocks of another network, deeper or wider.
 REPEATS = {"resnet18", "resnet34", "resnet56", "resnet50", "resnet101", "resnet152"}
 REPEATS |= {"resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2"}
@@ -39,7 +43,7 @@ def noise(like):
     return (repeated - 0.5) * (12 / like[0].numel()) ** 0.5
 
 
-@pytest.mark.parametrize("name", FROM_TORCHVISION)
+@pytest.mark.parametrize("name", first_of(QUICK_FIRST, 3))
 def test_without_attention_equals_torchvision(name):
     with torch.device("meta"):
         ours = create_backbone(name).eval()
@@ -55,7 +59,7 @@ def test_without_attention_equals_torchvision(name):
         assert torch.equal(ours(images), expected)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", *thorough("resnet50")])
 def test_training_step_without_attention_equals_torchvision(name):
     ours = create_backbone(name, num_classes=3)
     theirs = getattr(torchvision.models, name)(weights=None, num_classes=3)
@@ -163,11 +167,9 @@ def test_one_seed_gives_one_set_of_backbone_weights():
     ("name", "extra"),
     [
         ("resnet18", 32),
-        ("resnet34", 66),
         ("resnet50", 80),
-        ("resnet101", 165),
-        ("resnet152", 250),
         ("mobilenet_v2", 59),
+        *thorough(("resnet34", 66), ("resnet101", 165), ("resnet152", 250)),
     ],
 )
 def test_eca_adds_the_parameters_of_equation_12(name, extra):
@@ -181,13 +183,15 @@ def test_eca_adds_the_parameters_of_equation_12(name, extra):
     ("name", "kernel", "extra"),
     [
         ("resnet50", "figure", 86),
-        ("resnet50", 7, 7 * 16),
         ("resnet18", [3, 5, 7, 7], 44),
-        ("resnet34", [3, 3, 5, 7], 72),
-        ("resnet50", [3, 5, 5, 7], 80),
-        ("resnet101", [3, 3, 5, 7], 157),
-        ("resnet152", [3, 3, 5, 7], 234),
         ("mobilenet_v2", [1, 1, 1, 1, 3, 3, 3], 31),
+        *thorough(
+            ("resnet50", 7, 7 * 16),
+            ("resnet34", [3, 3, 5, 7], 72),
+            ("resnet50", [3, 5, 5, 7], 80),
+            ("resnet101", [3, 3, 5, 7], 157),
+            ("resnet152", [3, 3, 5, 7], 234),
+        ),
     ],
 )
 def test_eca_adds_the_parameters_of_other_kernels(name, kernel, extra):

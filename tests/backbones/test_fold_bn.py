@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from thorough import thorough
 from torch import nn
 from torchvision.ops import Conv2dNormActivation, FrozenBatchNorm2d
 
@@ -46,9 +47,11 @@ def test_outputs_are_the_same_with_each_attention(attention):
     ("name", "options"),
     [
         ("resnet18", {"blur_pool": True, "stochastic_depth": 0.2}),
-        ("resnet50", {"attention": "eca", "stem": "small"}),
-        ("resnet18", {"attention": "se", "features_only": True}),
         ("mobilenet_v2", {"attention": "cbam"}),
+        *thorough(
+            ("resnet50", {"attention": "eca", "stem": "small"}),
+            ("resnet18", {"attention": "se", "features_only": True}),
+        ),
     ],
 )
 def test_no_norm_is_left_in_any_network(name, options):

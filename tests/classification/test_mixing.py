@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from thorough import thorough
 
 from eca_lightning.classification.mixing import Mixing
 
@@ -45,7 +46,7 @@ def test_cutmix_gives_labels_the_shares_of_the_areas(seed):
     torch.testing.assert_close(targets.sum(1), torch.ones(6))
 
 
-@pytest.mark.parametrize("alpha", [0.2, 1.0])
+@pytest.mark.parametrize("alpha", [0.2, *thorough(1.0)])
 def test_shares_are_beta_distributed(alpha):
     shares = torch.tensor([share(mix(Mixing(mixup=alpha), seed, size=1)[1]) for seed in range(800)])
     assert shares.mean() == pytest.approx(0.5, abs=0.06)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from count_host_waits import HostWaits, count_host_waits
 from forked import run_forked
+from thorough import thorough
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NETWORK = ["--model.backbone.name", "resnet20", "--model.backbone.attention", "eca"]
@@ -16,9 +17,11 @@ RECIPES = {
     "imagenet/resnet50_paper.yaml": NETWORK,
 }
 RUNS = [
-    (name, ranks) for name in RECIPES for ranks in (1, 2) if (name, ranks) != ("finetune.yaml", 2)
+    ("quickstart.yaml", 2),
+    ("finetune.yaml", 1),
+    *thorough(("quickstart.yaml", 1), *(("imagenet/resnet50_paper.yaml", n) for n in (1, 2))),
 ]
-LOGGED_EVERY = 20
+LOGGED_EVERY = 10
 
 
 @pytest.mark.slow
@@ -33,13 +36,13 @@ def test_host_waits_only_at_logged_steps(recipe, ranks, raw_beton, tmp_path):
         *("--data.image_size", "16", "--data.resize_size", "16"),
         *("--model.backbone.num_classes", "4", "--trainer.accelerator", "cpu"),
         *("--trainer.devices", str(ranks), "--trainer.max_epochs", "100"),
-        *("--trainer.max_steps", "50", "--trainer.log_every_n_steps", str(LOGGED_EVERY)),
+        *("--trainer.max_steps", "26", "--trainer.log_every_n_steps", str(LOGGED_EVERY)),
         *("--trainer.logger.save_dir", str(tmp_path)),
     ], ranks=ranks)  # fmt: skip
     counts = json.loads((tmp_path / "waits.json").read_text())
     steps = {int(step): count for step, count in counts["training"].items()}
-    assert sorted(steps) == list(range(1, 51))
-    assert {step for step, count in steps.items() if count} == {20, 40}
+    assert sorted(steps) == list(range(1, 27))
+    assert {step for step, count in steps.items() if count} == {10, 20}
     # The metrics and reports of a validation are read once, after its last batch.
     *batches, _ = (counts["validation"][key] for key in sorted(counts["validation"], key=int))
     assert len(batches) == 5

@@ -6,9 +6,6 @@
 import mmap
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +14,9 @@ from tempfile import NamedTemporaryFile
 import pytest
 import torch
 import yaml
-from command import noise_run
+from command import be_program, noise_run
+from forked import forked
+from thorough import thorough
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -29,6 +28,8 @@ COMMANDS = {
     "import": "import trained.ckpt new.ckpt",
     "compare": "compare grid.yaml --output compared",
 }
+LATEST = {"write": 3, "fit": 6, "export": 2, "import": 2, "compare": 14}
+"""Seconds after which each is killed, at most; a cell of a comparison is a fresh program."""
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +40,22 @@ def work(tmp_path_factory):
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     grid = {"base": "run.yaml", "variants": {"a": {}}, "seeds": [0], "references": ["a"]}
     (folder / "grid.yaml").write_text(yaml.safe_dump(grid))
-    run = start(folder, "fit --config run.yaml --checkpoint.dirpath first")
-    assert run.wait(300) == 0
+    finish(folder, "fit --config run.yaml --checkpoint.dirpath first")
     (folder / "first" / "best.ckpt").rename(folder / "trained.ckpt")
     return folder
 
 
 def start(folder, command):
-    return subprocess.Popen(
-        [sys.executable, "-m", "eca_lightning", *command.split()],
-        cwd=folder,
-        stdout=(folder / "log.txt").open("a"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    """Start a command in a process that has imported everything, and in a session of its own."""
+    process = forked(be_program, folder, command.split())
+    process.start()
+    return process
+
+
+def finish(folder, command):
+    process = start(folder, command)
+    process.join(300)
+    assert process.exitcode == 0, (folder / "log.txt").read_text()[-2000:]
 
 
 def alive(session):
@@ -105,24 +108,23 @@ def check_files(folder):
             assert path.with_suffix(".json").is_file()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ["write", "fit", "export", "import", *thorough("compare")])
 def test_killed_and_started_again(work, name):
     if name == "write":
         pytest.importorskip("ffcv")
     generator = random.Random(name)
     for _ in range(MOMENTS):
         process = start(work, COMMANDS[name])
-        time.sleep(generator.uniform(4, 14))
+        time.sleep(generator.uniform(0, LATEST[name]))
         memory = shared_memory(process.pid)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         patience = time.monotonic() + 20
         while alive(process.pid) and time.monotonic() < patience:
             time.sleep(0.1)
         assert not alive(process.pid)
         assert not [file for file in memory if os.path.exists(file)]
         check_files(work)
-    log = work / "log.txt"
-    assert start(work, COMMANDS[name]).wait(300) == 0, log.read_text()[-2000:]
+    finish(work, COMMANDS[name])
     check_files(work)
     assert not list(work.rglob(".*.part"))

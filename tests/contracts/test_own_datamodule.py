@@ -9,6 +9,7 @@ import pytest
 import torch
 from command import noise_run
 from lightning.pytorch import LightningDataModule
+from thorough import first_of
 from tiny_scenes import scene, tiny_detector, write_coco
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -84,7 +85,7 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("feature", first_of(FEATURES, 3))
 def test_it_trains_with_what_recipes_are_made_of(feature, make_trainer, classifier):
     options, callbacks = FEATURES[feature]()
     trainer = make_trainer(*callbacks, eca.LossGuard(), max_epochs=2)

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from thorough import thorough
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 
@@ -48,7 +49,7 @@ def last_map(network):
         return list(network(IMAGES).values())[-1]
 
 
-@pytest.mark.parametrize("norm", ["frozen", "batch"])
+@pytest.mark.parametrize("norm", ["frozen", *thorough("batch")])
 @pytest.mark.parametrize(
     ("build", "name", "attention", "left_out"),
     [

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from thorough import thorough
 from torch import nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
 
@@ -35,7 +36,7 @@ def test_parameters_are_torchvisions(name, builder):
     assert cost(name).parameters == expected - fixed
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn", "retinanet"])
+@pytest.mark.parametrize("name", ["retinanet", *thorough("faster_rcnn", "mask_rcnn")])
 def test_eca_learns_80_parameters_more_15_of_them_in_the_fixed_stage(name):
     plain, eca = (cost(name, attention).parameters for attention in (None, "eca"))
     assert eca - plain == 80 - 3 * 5

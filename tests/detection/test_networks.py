@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from thorough import thorough
+from thorough import first_of, thorough
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet50
 from torchvision.models.detection import (
@@ -118,7 +118,7 @@ def test_plain_detectors_are_torchvisions(name, builder, settings):
 
 
 @pytest.mark.parametrize("layers", range(6))
-@pytest.mark.parametrize("norm", ["frozen", "batch"])
+@pytest.mark.parametrize("norm", ["frozen", *thorough("batch")])
 def test_what_learns_is_torchvisions_choice_of_layers(layers, norm):
     layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
     with torch.device("meta"):
@@ -193,7 +193,7 @@ def test_detectors_train(name, backbone, attention):
     assert all(p.grad.any() for p in learning)
 
 
-@pytest.mark.parametrize("attention", ["cbam", "gc", "a2", "nl", "gsop", "aa"])
+@pytest.mark.parametrize("attention", ["cbam", "nl", "aa", *thorough("gc", "a2", "gsop")])
 def test_other_attention_trains(attention):
     network = small("retinanet", "resnet18", attention, norm="batch").build()
     sum(losses(network, 3, 0).values()).backward()
@@ -211,7 +211,7 @@ def test_other_backbones_detect(backbone):
     assert [list(result) for result in found] == [["boxes", "labels", "scores"]] * 2
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", first_of(DETECTORS, 2))
 def test_labels_start_at_first_label(name):
     """Labels of all classes are found, none below the first and none behind the last."""
     options = OPTIONS[name] | ({} if name == "retinanet" else {"box_nms_thresh": 1.0})
@@ -267,7 +267,7 @@ def test_fused_tails_change_nothing(norm, training):
     torch.testing.assert_close(*outcomes, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("fused", ["auto", False])
+@pytest.mark.parametrize("fused", ["auto", *thorough(False)])
 def test_frozen_norms_under_autocast(fused):
     """Sixteen bits cost either tail their rounding and no more."""
     config = small("retinanet", attention="eca", fpn_channels=8)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from thorough import thorough
 
 from eca_lightning.classification.callbacks import confusion
 from eca_lightning.export.command import export
 from eca_lightning.lightning_cli import lightning_cli
 
-pytestmark = pytest.mark.usefixtures("as_a_program")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_a_program")]
 
 BASE = ["--model", "ImageClassifier", "--model.backbone.name", "resnet20"]
 BASE += ["--model.backbone.num_classes", "3", "--data", "conftest.TinyData"]
@@ -51,7 +52,7 @@ def test_what_the_command_leaves_out_is_as_in_the_checkpoint(last):
     assert (model.label_smoothing, model.flip_tta, model.mixing.mixup) == (0.1, True, 0.2)
 
 
-@pytest.mark.parametrize("kind", ["option", "file"])
+@pytest.mark.parametrize("kind", ["option", *thorough("file")])
 def test_what_the_command_gives_wins_even_if_it_is_the_default(last, tmp_path, kind):
     options = ["--model.label_smoothing", "0", "--model.flip_tta", "false", "--model.mixing"]
     options += ["null", "--model.loss", "binary_cross_entropy"]
@@ -68,14 +69,16 @@ def test_what_the_command_gives_wins_even_if_it_is_the_default(last, tmp_path, k
 @pytest.mark.parametrize(
     "options",
     [
-        ["--model.backbone.attention_options", "{kernel: equation}"],
         ["--model.backbone.attention_options", "{kernel: [3, 3, 3]}"],
-        ["--model.backbone.stem", "small"],
-        ["--model.backbone.stochastic_depth", "0.1"],
         [
             "--model.backbone.attention",
             "eca_lightning.attention.eca.EfficientChannelAttention",
         ],
+        *thorough(
+            ["--model.backbone.attention_options", "{kernel: equation}"],
+            ["--model.backbone.stem", "small"],
+            ["--model.backbone.stochastic_depth", "0.1"],
+        ),
     ],
 )
 def test_the_same_network_in_other_words_is_taken(last, options):
@@ -124,8 +127,13 @@ def test_the_options_of_the_optimizer_that_are_left_out_are_the_checkpoints(last
             "model.optimizer is SGD in the checkpoint and",
         ),
         (["--model.lr_scheduler", "null"], "model.lr_scheduler is StepLR in the checkpoint and"),
-        (["--model.lr_interval", "step"], "lr_interval: step gives the schedule total_steps and"),
-        (["--model.no_decay_norm_bias", "true"], "no_decay_norm_bias"),
+        *thorough(
+            (
+                ["--model.lr_interval", "step"],
+                "lr_interval: step gives the schedule total_steps and",
+            ),
+            (["--model.no_decay_norm_bias", "true"], "no_decay_norm_bias"),
+        ),
     ],
 )
 def test_a_resumed_run_refuses_what_the_state_does_not_fit(last, options, message):
@@ -181,7 +189,7 @@ def test_training_from_a_checkpoint_takes_the_class_names_of_the_data(last, monk
     assert names == [["cherry", "leaf", "sky"]] * 3
 
 
-@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+@pytest.mark.parametrize("command", ["predict", *thorough("validate", "test")])
 def test_scoring_takes_other_class_names_only_if_told(last, command):
     arguments = [command, *BASE, *OTHERS, "--ckpt_path", str(last)]
     if command == "predict":

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from thorough import thorough
 
 import eca_lightning
 from eca_lightning.backbones import BackboneConfig
@@ -62,7 +63,7 @@ def named(how, state, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("how", ["arch", "args", "name", "metadata", "config", "cache"])
+@pytest.mark.parametrize("how", ["arch", "metadata", *thorough("args", "name", "config", "cache")])
 def test_a_look_alike_that_says_so_is_refused(blurred, tmp_path, capsys, how):
     path = named(how, blurred.state_dict(), tmp_path)
     error = refusal(capsys, str(path), "out.ckpt")

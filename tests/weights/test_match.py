@@ -131,12 +131,18 @@ def test_state_dicts_of_torchvision(tmp_path, name, suffix):
     "settings",
     [
         {"name": "resnet20", "attention": "cbam", "num_classes": 10},
-        {"name": "resnet56", "in_channels": 1},
         {"name": "resnet18", "attention": "se_gc2", "stem": "small"},
-        {"name": "resnet18", "attention": "eca_ns", "attention_options": {"kernel": [3, 3, 5, 7]}},
-        {"name": "wide_resnet50_2", "attention": "nl"},
-        {"name": "resnext50_32x4d", "attention": "se", "attention_options": {"reduction": 4}},
         {"name": "mobilenet_v2", "attention": "eca", "attention_options": {"kernel": 3}},
+        *thorough(
+            {"name": "resnet56", "in_channels": 1},
+            {
+                "name": "resnet18",
+                "attention": "eca_ns",
+                "attention_options": {"kernel": [3, 3, 5, 7]},
+            },
+            {"name": "wide_resnet50_2", "attention": "nl"},
+            {"name": "resnext50_32x4d", "attention": "se", "attention_options": {"reduction": 4}},
+        ),
     ],
     ids=lambda settings: settings["name"],
 )
@@ -147,7 +153,7 @@ def test_own_state_dicts_tell_their_network(settings):
     assert {key: getattr(config, key) for key in settings} == settings
 
 
-@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet20", *thorough("mobilenet_v2")])
 @pytest.mark.parametrize(
     "attention", [name for name in attention_names() if name not in ("none", "se_var1", "aa")]
 )

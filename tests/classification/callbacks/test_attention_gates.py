@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from thorough import thorough
 
 from eca_lightning import AttentionMonitor, ImageClassifier
 from eca_lightning.attention.base import ChannelGate
@@ -52,7 +53,7 @@ def test_are_those_that_scale_the_channels(attention, fused):
     assert not any("logits" in vars(module) for module in network.modules())
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+@pytest.mark.parametrize("precision", ["32-true", *thorough("bf16-true")])
 def test_figures_and_histograms_of_each_layer(fit, classifier, tiny_data, precision):
     model = classifier(optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     monitor = AttentionMonitor(images=10)  # two of each of the five batches

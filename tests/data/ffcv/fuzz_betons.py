@@ -1,16 +1,13 @@
 """Damaged .beton files, read one after another in one process.
 
-    python tests/data/fuzz_betons.py GOOD.beton FOLDER COUNT SEED DECODER
-
-prints a line for each: where the damage lies and what came of it. Each must be refused with a
-ValueError that names the file, and the sample where it lies in a picture, or be read to its end.
-Anything else, and any that takes longer than ``SECONDS``, ends the process with a traceback.
+``read_damaged`` prints a line for each: where the damage lies and what came of it. Each must be
+refused with a ValueError that names the file, and the sample where it lies in a picture, or be read
+to its end. Anything else, and any that takes longer than ``SECONDS``, ends the process with a
+traceback.
 """
 
 import faulthandler
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -64,7 +61,7 @@ def damage(content, place, start, end, rng):
     return bytes(data)
 
 
-def main(good, folder, count, seed, decoder):
+def read_damaged(good, folder, count, seed, decoder):
     """Damage the file ``count`` times and read what the check lets pass."""
     content = good.read_bytes()
     whole = folder / "whole.beton"
@@ -111,7 +108,3 @@ def main(good, folder, count, seed, decoder):
         else:
             path.unlink()
         print(place, outcome, flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

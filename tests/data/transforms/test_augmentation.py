@@ -6,6 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from thorough import thorough
 from torchvision.transforms import v2
 
 from eca_lightning import ColorJitter, RandAugment, RandomErasing, TrivialAugment
@@ -72,7 +73,7 @@ def test_jitter_leaves_out_what_it_does_not_change():
     [
         ((224, 224), (0.02, 0.33), (0.3, 3.3)),
         ((96, 160), (0.3, 1.0), (0.5, 3.0)),  # many rectangles do not fit
-        ((32, 28), (0.7, 0.9), (0.1, 0.2)),  # and here few do
+        *thorough(((32, 28), (0.7, 0.9), (0.1, 0.2))),  # and here few do
     ],
 )
 def test_rectangles_are_distributed_as_torchvisions(size, scale, ratio):

@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
+from thorough import thorough
 
 from eca_lightning import GradientNormMonitor
 
@@ -22,8 +23,8 @@ class ByHand(Callback):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"gradient_clip_val": 1e-3}, {"accumulate_grad_batches": 2}],
-    ids=["plain", "clipped", "accumulated"],
+    [{"gradient_clip_val": 1e-3}, *thorough({}, {"accumulate_grad_batches": 2})],
+    ids=["clipped", "plain", "accumulated"],
 )
 def test_is_the_norm_before_clipping(fit, options):
     by_hand = ByHand()

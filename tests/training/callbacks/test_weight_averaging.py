@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from thorough import thorough
 
 from eca_lightning import ExponentialMovingAverage, ImageClassifier
 from eca_lightning.backbones import BackboneConfig
@@ -20,7 +21,9 @@ class Weights(Callback):
         self.values.append([t.detach().double().clone() for t in pair])
 
 
-@pytest.mark.parametrize(("every", "precision"), [(1, "32-true"), (2, "32-true"), (2, "bf16-true")])
+@pytest.mark.parametrize(
+    ("every", "precision"), [(2, "bf16-true"), *thorough((1, "32-true"), (2, "32-true"))]
+)
 @pytest.mark.parametrize("warmup", [False, True])
 def test_is_the_definition_and_constants_stay(tiny_data, tmp_path, every, precision, warmup):
     seen = Weights()
