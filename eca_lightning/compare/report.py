@@ -1,13 +1,13 @@
 """The report of a grid: a Markdown table and charts."""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from eca_lightning.compare.statistics import Row, Variant, difference, variants_of
 from eca_lightning.utils.atomic import atomic_write
@@ -16,9 +16,9 @@ from eca_lightning.utils.tables import Table
 
 _EXPLANATION = (
     "Top-1 in %, mean and standard deviation over the seeds; differences in percentage points, of "
-    "the last epoch and paired by seed, with the 95% confidence interval of the paired t-test, in "
-    "bold where it excludes 0, as it does without any effect in one case of twenty. Multiply-adds "
-    "of one image; images a second in training, the median."
+    "the last epoch and paired by seed, with confidence intervals of paired t-tests that hold "
+    "together, for all variants against a reference, in 95% of cases (Bonferroni), in bold where "
+    "they exclude 0. Multiply-adds of one image; images a second in training, the median."
 )
 
 
@@ -29,7 +29,7 @@ def report(rows: Sequence[Row], references: Sequence[str], title: str, output: P
     """
     variants = variants_of(rows)
     compared = [variant for variant in variants if variant.name in references]
-    charts: dict[str, Figure] = {"accuracy": draw_accuracy(variants)}
+    charts: dict[str, Figure] = {"accuracy": draw_accuracy(variants, _caption(rows, title))}
     if compared and len(variants) > 1:
         charts["differences"] = draw_differences(variants, compared)
     if len(sized := [v for v in variants if v.attention == "eca" and v.kernel.isdigit()]) > 1:
@@ -58,21 +58,28 @@ def table(rows: Sequence[Row], references: Sequence[str]) -> str:
             f"{variant.mean:.2f}" + f" ± {variant.deviation:.2f}" * (len(variant.last) > 1),
             f"{np.mean(list(variant.best.values())):.2f}",
             str(len(variant.last)),
-            *(_against(variant, reference) for reference in compared),
+            *(_against(variant, reference, len(variants) - 1) for reference in compared),
         ]
         for variant in variants
     ]
     return f"{_setup(rows)} {_EXPLANATION}\n\n{Table(header, {'': lines}).markdown()}"
 
 
-def _against(variant: Variant, reference: Variant) -> str:
-    found = difference(variant, reference)
+def _against(variant: Variant, reference: Variant, comparisons: int) -> str:
+    found = difference(variant, reference, comparisons)
     if variant.name == reference.name or found is None:
         return ""
     if found.seeds == 1:
         return f"{found.mean:+.2f}"
     text = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
     return f"**{text}**" if found.is_significant else text
+
+
+def _caption(rows: Sequence[Row], title: str) -> str:
+    epochs, devices = ({row[column] for row in rows} for column in ("epochs", "device"))
+    seeds = len({row["seed"] for row in rows})
+    parts = (f"{seeds} seeds", f"epochs: {', '.join(sorted(epochs))}", ", ".join(sorted(devices)))
+    return f"{title}: {'; '.join(parts)}"
 
 
 def _setup(rows: Sequence[Row]) -> str:
@@ -86,28 +93,30 @@ def _setup(rows: Sequence[Row]) -> str:
     ).format(count=len(rows), minutes=minutes, **values)
 
 
-def draw_accuracy(variants: Sequence[Variant]) -> Figure:
-    """Draw accuracy against parameters; the area of a circle is its multiply-adds (figure 1)."""
-    figure = Figure((8.5, 5.2), layout="constrained")
+def draw_accuracy(variants: Sequence[Variant], title: str) -> Figure:
+    """Draw each variant's accuracy in a row of its own, with its seeds and what it costs.
+
+    Variants of one family, such as SE and its ablations, share a color.
+    """
+    figure = Figure((8.5, 1.4 + 0.3 * len(variants)), layout="constrained")
     axes = figure.add_subplot()
-    largest = max(variant.multiply_adds for variant in variants)
-    ranked = sorted(variants, key=lambda variant: -variant.mean)
-    colors = matplotlib.colormaps["turbo"](np.linspace(0.94, 0.06, len(ranked)))
-    for variant, color in zip(ranked, colors, strict=True):
-        point = (variant.parameters, variant.mean)
-        axes.errorbar(*point, variant.deviation, color=color, linewidth=1, capsize=3)
-        area, label = 420 * variant.multiply_adds / largest, f"{variant.mean:.2f}  {variant.name}"
-        axes.scatter(*point, area, color=color, alpha=0.75, edgecolors="white", label=label)
-    axes.set_xlabel("parameters")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_ylabel("top-1 of the last epoch, % (mean and standard deviation)")
-    axes.set_title(f"area of a circle: multiply-adds, {largest / 1e6:,.1f} M at most", fontsize=10)
-    axes.grid(alpha=0.25)
-    axes.margins(0.08)
-    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    for handle in legend.legend_handles:
-        handle.set_sizes([60])  # type: ignore[union-attr]
+    families = dict.fromkeys(variant.attention.partition("_")[0] for variant in variants)
+    palette = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    colors = dict(zip(families, cycle(palette), strict=False)) | {"none": "0.3"}
+    least = min(variant.parameters for variant in variants)
+    for place, variant in enumerate(variants):
+        color = colors[variant.attention.partition("_")[0]]
+        scores = list(variant.last.values())
+        axes.plot(scores, [place] * len(scores), "o", color=color, alpha=0.35, markersize=4)
+        style: dict[str, Any] = {"fmt": "D", "color": color, "markersize": 6, "capsize": 3}
+        axes.errorbar(variant.mean, place, xerr=variant.deviation, **style)
+        cost = f"{variant.mean:.2f} %   +{variant.parameters - least:,} parameters"
+        axes.text(1.02, place, cost, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+    axes.set_yticks(range(len(variants)), [variant.name for variant in variants])
+    axes.invert_yaxis()
+    axes.set_xlabel("top-1 of the last epoch, %: mean, standard deviation, and each seed")
+    axes.set_title(title, fontsize=10)
+    axes.grid(axis="x", alpha=0.25)
     return figure
 
 
@@ -119,14 +128,14 @@ def draw_differences(variants: Sequence[Variant], references: Sequence[Variant])
     for axes, reference in zip(panels, references, strict=True):
         axes.axvline(0, color="0.4", linewidth=0.8)
         for place, variant in enumerate(variants):
-            found = difference(variant, reference)
+            found = difference(variant, reference, len(variants) - 1)
             if found is not None and variant.name != reference.name:
                 half = found.high - found.mean if found.seeds > 1 else 0
                 color = "tab:green" if found.mean > 0 else "tab:red"
                 color = color if found.is_significant else "0.55"
                 axes.errorbar(found.mean, place, xerr=half, fmt="o", color=color, capsize=3)
         axes.set_title(f"against {reference.name}", fontsize=10)
-        axes.set_xlabel("percentage points of top-1, 95% interval")
+        axes.set_xlabel("percentage points of top-1, joint 95% intervals")
         axes.grid(axis="x", alpha=0.25)
         axes.margins(y=0.06)
     panels[0].set_yticks(range(len(variants)), [variant.name for variant in variants])

@@ -46,8 +46,8 @@ class Variant:
 class Difference:
     """Difference between the accuracies of two variants, in percentage points.
 
-    The mean over the seeds that both have, and its 95% confidence interval, which is infinite for
-    a single seed.
+    The mean over the seeds that both have, and its confidence interval, which is infinite for a
+    single seed.
     """
 
     mean: float
@@ -81,11 +81,17 @@ def _variant(name: str, rows: Sequence[Row]) -> Variant:
     )
 
 
-def difference(variant: Variant, reference: Variant) -> Difference | None:
+def difference(variant: Variant, reference: Variant, comparisons: int = 1) -> Difference | None:
     """Compare the last validations of two variants by a paired t-test over the seeds.
 
     A seed gives both variants the same images in the same order and the same initial weights
-    outside attention, so that its effect cancels in the difference.
+    outside attention, so that its effect cancels in the difference. Of several intervals all hold
+    together in at least 95% of cases, by Bonferroni's correction.
+
+    Args:
+        variant: One variant.
+        reference: What it is compared with.
+        comparisons: How many variants are compared with the reference.
 
     Returns:
         None if they have no seed in common.
@@ -97,5 +103,5 @@ def difference(variant: Variant, reference: Variant) -> Difference | None:
     center = mean(a - b for a, b in zip(ours, theirs, strict=True))
     if len(shared) == 1:
         return Difference(center, float("-inf"), float("inf"), 1)
-    interval = ttest_rel(ours, theirs).confidence_interval(0.95)
+    interval = ttest_rel(ours, theirs).confidence_interval(1 - 0.05 / comparisons)
     return Difference(center, float(interval.low), float(interval.high), len(shared))

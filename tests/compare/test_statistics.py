@@ -30,6 +30,15 @@ def test_intervals_are_those_of_a_paired_t_test():
     assert difference(ours, plain).is_significant
 
 
+def test_several_intervals_hold_together():
+    """By Bonferroni: the 98.75 % quantile of two comparisons, from a printed table."""
+    plain, ours = variants_of(made_rows({"none": [80, 90, 70], "eca": [81, 92, 73]}))
+    found, half = difference(ours, plain, comparisons=2), 6.2053 / 3**0.5
+    assert (found.mean, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half), abs=1e-4)
+    rows = made_rows({"none": [80, 90, 70], "eca": [82, 92, 72.1], "se": [80, 91, 71]})
+    assert f"[{2.0333 - 6.2053 / 30:+.2f}, " in table(rows, ["none"])
+
+
 def test_equal_differences_have_an_interval_of_no_width():
     plain, same, better = variants_of(
         made_rows({"none": [80, 90], "same": [80, 90], "eca": [81, 91]})
@@ -56,7 +65,7 @@ def test_the_table_has_its_figures():
     cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines[2:]}
     assert cells["variant"][-2:] == ["against none", "against se"]
     assert cells["eca"][4:7] == ["92.03 ± 0.96", "93.03", "3"]
-    assert cells["eca"][7].strip("*").startswith("+1.03 [+0.65, +1.41]")
+    assert cells["eca"][7].strip("*").startswith("+1.03 [+0.49, +1.58]")
     assert cells["eca"][7].startswith("**")
     assert cells["se"][4] == "90.00"
     assert cells["se"][7].strip(" |") == "+0.00"
