@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test test-quick test-thorough test-gpu gpu-check test-loggers fuzz fuzzfiles killtest killcommands multinode slurmtest docker-check release-check walkthrough lint format docs constraints clean
+.PHONY: help setup quickstart notebooks results test test-quick test-thorough test-gpu gpu-check test-loggers fuzz fuzzfiles sweep killtest killcommands multinode slurmtest docker-check release-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ fuzz: $(READY) ## Decode damaged images under AddressSanitizer and UndefinedBeha
 	$(BIN)/python tests/data/ffcv/fuzz_crop_decode.py --count 20000
 	$(BIN)/python tests/data/ffcv/packed/fuzz_packed.py --count 200000
 	FUZZED_BETONS=500 $(BIN)/pytest tests/data/ffcv/test_damaged_betons.py -k packed
+
+sweep: $(READY) ## Import and export weights of every ResNet of timm and torchvision; docs/weights.md
+	COLUMNS=200 $(BIN)/python tests/weights/sweep.py
 
 fuzzfiles: $(READY) ## Run commands on 300 mutated checkpoints, sidecars, configs and COCO files
 	FUZZED_FILES=300 $(BIN)/pytest tests/contracts/test_fuzzed_files.py

@@ -59,20 +59,39 @@ class Placement:
     blocks: Mapping[int, Choice] = field(default_factory=lambda: dict.fromkeys(range(1, 6), every))
 
 
-class ForeignKey(NamedTuple):
-    """A regular expression of another project's key of a weight, and its replacement.
+def same(tensor: Tensor) -> Tensor:
+    """Return a weight as it is."""
+    return tensor
 
-    With ``is_linear`` their 1x1 convolution, (out, in, 1, 1), is a linear layer here.
+
+def as_linear(tensor: Tensor) -> Tensor:
+    """Return the weight (out, in) of a 1x1 convolution, (out, in, 1, 1)."""
+    return tensor.flatten(1)
+
+
+def as_convolution(tensor: Tensor) -> Tensor:
+    """Return the weight (out, in, 1, 1) of a linear layer; a bias stays as it is."""
+    return tensor[:, :, None, None] if tensor.dim() == 2 else tensor
+
+
+class ForeignKey(NamedTuple):
+    """A regular expression of a weight's key, its replacement in another project, and the change.
+
+    ``change`` maps the weight from the form of one project to that of the other.
     """
 
     pattern: str
-    ours: str
-    is_linear: bool = False
+    replacement: str
+    change: Callable[[Tensor], Tensor] = same
 
     def translate(self, key: str, tensor: Tensor) -> tuple[str, Tensor]:
-        """Return the key and tensor of `create_backbone`; unchanged if the pattern differs."""
-        ours, found = re.subn(self.pattern, self.ours, key)
-        return ours, tensor.flatten(1) if found and self.is_linear else tensor
+        """Return the key and the tensor of the other project; unchanged if the pattern differs."""
+        translated, found = re.subn(self.pattern, self.replacement, key)
+        return translated, self.change(tensor) if found else tensor
+
+
+TO_TIMM = ForeignKey(r"\.attention\.", ".se.")
+"""timm names whatever attention a residual block has "se"."""
 
 
 class Attention(nn.Module):
@@ -87,15 +106,16 @@ class Attention(nn.Module):
             these layers' parameters at zero the mechanism halves its input once a name; "" is the
             mechanism itself. An empty tuple states that it is the identity when it is initialized.
             Default: None, it cannot start as the identity.
-        foreign_keys: Names of its weights in other projects.
+        foreign_keys: Names of its weights in other projects, to be replaced by its own.
+        exported_keys: The other way round, by project; it is in no other project.
     """
 
     placement: ClassVar[Placement] = Placement()
-    gate_layers: ClassVar[tuple[str, ...] | None] = None
-    # timm names whatever attention a residual block has "se".
+    gate_layers: tuple[str, ...] | None = None
     foreign_keys: ClassVar[tuple[ForeignKey, ...]] = (
         ForeignKey(r"^(layer\d+\.\d+)\.se\.", r"\1.attention."),
     )
+    exported_keys: ClassVar[Mapping[str, tuple[ForeignKey, ...]]] = {}
 
     @classmethod
     def infer_options(cls, shapes: Mapping[str, Size]) -> dict[str, Any]:

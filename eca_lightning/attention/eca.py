@@ -9,13 +9,14 @@ figure rounds the kernel size in another way than Eq. 12; `kernel_size` offers b
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Size, Tensor, nn
 
 from eca_lightning.attention.base import (
+    TO_TIMM,
     Attention,
     ChannelGate,
     ForeignKey,
@@ -58,6 +59,8 @@ class EfficientChannelAttention(ChannelGate):
     Args:
         channels: Number of channels, C; it matters to the kernel rules only.
         kernel: The rule of Eq. 12 (equation) or of Fig. 3 (figure), or a size; see `kernel_size`.
+        circular: Whether the last channels are neighbors of the first, as in timm's ``ceca``, or
+            there are zeros beyond both.
     """
 
     gate_layers = ("conv",)
@@ -68,14 +71,30 @@ class EfficientChannelAttention(ChannelGate):
         ForeignKey(r"^(layer\d+\.\d+)\.eca\.", r"\1.attention."),
         ForeignKey(r"^(features\.\d+)\.conv\.\d+\.conv\.weight$", r"\1.attention.conv.weight"),
     )
+    exported_keys: ClassVar[Mapping[str, tuple[ForeignKey, ...]]] = {
+        "timm": (TO_TIMM,),
+        "original": (
+            ForeignKey(r"^(layer\d+\.\d+)\.attention\.", r"\1.eca."),
+            ForeignKey(r"^features\.1\.attention\.", "features.1.conv.3."),  # has no expansion
+            ForeignKey(r"^(features\.\d+)\.attention\.", r"\1.conv.4."),
+        ),
+    }
 
-    def __init__(self, channels: int, kernel: KernelRule | int = "equation") -> None:
+    def __init__(
+        self, channels: int, kernel: KernelRule | int = "equation", circular: bool = False
+    ) -> None:
         super().__init__()
         self.kernel_size = kernel_size(channels, kernel)
-        self.conv = nn.Conv1d(1, 1, self.kernel_size, padding=self.kernel_size // 2, bias=False)
+        self.circular = circular
+        padding = 0 if circular else self.kernel_size // 2
+        self.conv = nn.Conv1d(1, 1, self.kernel_size, padding=padding, bias=False)
 
     def logits(self, pooled: Tensor) -> Tensor:
         """See `ChannelGate.logits`."""
+        if self.circular:
+            reach = self.kernel_size // 2
+            pooled = torch.cat([pooled[:, -reach:], pooled, pooled[:, :reach]], dim=1)
+            return self.conv(pooled.unsqueeze(1)).squeeze(1)
         # Inductor fuses these sums with the operations around them, but not a convolution, which
         # only hooks on it, such as pruning's, need to see called.
         hooks = self.conv._forward_pre_hooks or self.conv._forward_hooks
@@ -92,7 +111,7 @@ class EfficientChannelAttention(ChannelGate):
 
     def extra_repr(self) -> str:
         """Show the kernel size."""
-        return f"kernel_size={self.kernel_size}"
+        return f"kernel_size={self.kernel_size}" + ", circular" * self.circular
 
 
 @register_attention("eca_ns")

@@ -7,7 +7,7 @@ No linear map here has a bias unless asked for: the parameter counts of ECA-Net 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Size, Tensor, nn
@@ -16,6 +16,8 @@ from eca_lightning.attention.base import (
     Attention,
     ChannelGate,
     ForeignKey,
+    as_convolution,
+    as_linear,
     register_attention,
 )
 
@@ -33,8 +35,14 @@ class SqueezeExcitation(ChannelGate):
     gate_layers = ("fc2",)
     foreign_keys = (
         *Attention.foreign_keys,
-        ForeignKey(r"(\.attention\.fc[12]\.weight)$", r"\1", is_linear=True),  # timm convolves
+        # Of many repositories: Linear, ReLU, Linear and Sigmoid in one nn.Sequential.
+        ForeignKey(r"\.attention\.fc\.0\.", ".attention.fc1."),
+        ForeignKey(r"\.attention\.fc\.2\.", ".attention.fc2."),
+        ForeignKey(r"(\.attention\.fc[12]\.weight)$", r"\1", as_linear),  # timm convolves
     )
+    exported_keys: ClassVar[Mapping[str, tuple[ForeignKey, ...]]] = {
+        "timm": (ForeignKey(r"\.attention\.", ".se.", as_convolution),)
+    }
 
     def __init__(self, channels: int, reduction: int = 16, bias: bool = False) -> None:
         super().__init__()

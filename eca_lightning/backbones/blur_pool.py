@@ -24,7 +24,7 @@ class BlurPool2d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.register_buffer("blur", _binomial_filter(channels), persistent=False)
+        self.register_buffer("blur", binomial_filter(channels), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to half the height and width, rounded up."""
@@ -58,7 +58,7 @@ class BlurPoolConv2d(nn.Conv2d):
             device="meta",  # draws no random numbers, which would change those of later layers
         )
         self.weight, self.bias = convolution.weight, convolution.bias
-        blur = _binomial_filter(self.in_channels).to(self.weight.device)
+        blur = binomial_filter(self.in_channels).to(self.weight.device)
         self.register_buffer("blur", blur, persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -78,6 +78,7 @@ def add_blur_pool(network: nn.Module) -> None:
                 setattr(parent, name, BlurPoolConv2d(child))
 
 
-def _binomial_filter(channels: int) -> Tensor:
+def binomial_filter(channels: int) -> Tensor:
+    """Return the filter [1, 2, 1] x [1, 2, 1] / 16 for each channel, (channels, 1, 3, 3)."""
     taps = torch.tensor([1.0, 2.0, 1.0]) / 4
     return torch.outer(taps, taps).expand(channels, 1, 3, 3).contiguous()

@@ -11,6 +11,7 @@ from eca_lightning.backbones.blur_pool import add_blur_pool
 from eca_lightning.backbones.features import FeaturePyramid
 from eca_lightning.backbones.network import Network, Stem, build_network
 from eca_lightning.backbones.placement import Fused, plug_in
+from eca_lightning.backbones.pruned import prune
 from eca_lightning.backbones.stochastic_depth import add_stochastic_depth
 
 
@@ -24,6 +25,7 @@ def create_backbone(
     fused: Fused = "auto",
     blur_pool: bool = False,
     stochastic_depth: float = 0.0,
+    pruned: dict[str, list[int]] | None = None,
     features_only: bool = False,
 ) -> nn.Module:
     """Build a classification network, with attention where the mechanism's paper puts it.
@@ -51,6 +53,8 @@ def create_backbone(
             excepted; see `eca_lightning.backbones.blur_pool`. Parameters and names are the same.
         stochastic_depth: Probability of the last block to drop its residual branch in training;
             see `add_stochastic_depth`.
+        pruned: Output and input channels, ``[out, in]``, of convolutions of which channels were
+            pruned, by name.
         features_only: Leave the classifier out and return the maps of the stages; see
             `FeaturePyramid`.
 
@@ -67,7 +71,10 @@ def create_backbone(
         )
     if fused not in (True, False, "auto"):
         raise ValueError(f"fused must be auto, true or false, got {fused!r}")
-    network, slots, _ = build_network(name, num_classes, in_channels, stem)
+    built = build_network(name, num_classes, in_channels, stem)
+    network, slots, _ = built
+    if pruned:
+        prune(built, pruned)
     if blur_pool:
         add_blur_pool(network)
     if attention is not None and attention != "none":
@@ -96,6 +103,7 @@ _KINDS: dict[str, Any] = {
     "fused": bool | str,
     "blur_pool": bool,
     "stochastic_depth": float | int,
+    "pruned": dict,
 }
 
 
@@ -117,6 +125,8 @@ class BackboneConfig:
             fused form, true to require it, false never. Checkpoints are the same either way.
         blur_pool: Blur the inputs of strided convolutions.
         stochastic_depth: Probability of the last block to drop its residual branch in training.
+        pruned: Output and input channels of convolutions of which channels were pruned, by name, as
+            import reads them from weights.
     """
 
     name: str
@@ -128,6 +138,7 @@ class BackboneConfig:
     fused: Fused = "auto"
     blur_pool: bool = False
     stochastic_depth: float = 0.0
+    pruned: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.attention == "none":

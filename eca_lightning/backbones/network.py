@@ -68,11 +68,25 @@ class Network(NamedTuple):
 Builder = Callable[[int, int, Stem | None], Network]
 """Builds a network for a number of classes and of image channels, with a stem."""
 
-Finder = Callable[[str], Builder | None]
-"""Returns the builder of a network of a family by its name, None if it is of another."""
+Shapes = Mapping[str, torch.Size]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks of which there are too many to list.
+
+    Attributes:
+        find: Returns the builder of a network by its name, None if it is of no such network.
+        read_name: Returns the name of the network that shapes of weights are of, as far as they
+            show it, None if they are of no such network. Some weights may be missing.
+    """
+
+    find: Callable[[str], Builder | None]
+    read_name: Callable[[Shapes], str | None]
+
 
 _REGISTRY: dict[str, Builder] = {}
-_FAMILIES: list[Finder] = []
+_FAMILIES: list[Family] = []
 
 
 def register_backbone(name: str) -> Callable[[Builder], Builder]:
@@ -82,21 +96,12 @@ def register_backbone(name: str) -> Callable[[Builder], Builder]:
     return lambda builder: _REGISTRY.setdefault(name, builder)
 
 
-def register_family(*listed: str) -> Callable[[Finder], Finder]:
-    """Register a function that finds builders by name, as a decorator.
-
-    Args:
-        *listed: Names to be listed; the function may find more.
-    """
-
-    def register(find: Finder) -> Finder:
-        _FAMILIES.append(find)
-        for name in listed:
-            if builder := find(name):
-                register_backbone(name)(builder)
-        return find
-
-    return register
+def register_family(family: Family, *listed: str) -> None:
+    """Register a family, of which some names are to be listed."""
+    _FAMILIES.append(family)
+    for name in listed:
+        if builder := family.find(name):
+            register_backbone(name)(builder)
 
 
 def backbone_names() -> tuple[str, ...]:
@@ -106,8 +111,14 @@ def backbone_names() -> tuple[str, ...]:
 
 def find_backbone(name: str) -> Builder | None:
     """Return the builder of a registered network or one of a family; None if there is none."""
-    of_families = (find(name) for find in _FAMILIES)
+    of_families = (family.find(name) for family in _FAMILIES)
     return _REGISTRY.get(name) or next((found for found in of_families if found), None)
+
+
+def candidates(shapes: Shapes) -> list[str]:
+    """List the networks that weights may be of: all that are listed, and one a family."""
+    read = (family.read_name(shapes) for family in _FAMILIES)
+    return list(dict.fromkeys([*_REGISTRY, *(name for name in read if name)]))
 
 
 def build_network(name: str, num_classes: int, in_channels: int, stem: Stem | None) -> Network:

@@ -9,7 +9,13 @@ from functools import partial
 from typing import Any
 
 from eca_lightning.backbones.blocks import AttentionBasicBlock, AttentionBottleneck
-from eca_lightning.backbones.network import Builder, register_backbone, register_family
+from eca_lightning.backbones.network import (
+    Builder,
+    Family,
+    Shapes,
+    register_backbone,
+    register_family,
+)
 from eca_lightning.backbones.resnet import imagenet_resnet
 
 _NAME = re.compile(
@@ -32,6 +38,7 @@ _BOTTLENECK = {
     "light": (1, 1, 11, 3),
 }
 _STEMS = {"t": (24, 32, 64), "s": (64, 64, 128), "c": (32, 32, 64), "d": (32, 32, 64)}
+_DEEP_STEM = ("conv1.0.weight", "conv1.3.weight", "conv1.6.weight")
 _POOLINGS = {None: "max", "rs": "convolution", "aa": "average", "blur": "blur"}
 
 
@@ -41,10 +48,6 @@ register_backbone("resnet10_half")(
 )
 
 
-@register_family(
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    *("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2"),
-)
 def find_resnet(name: str) -> Builder | None:
     """Return the builder of a ResNet by its name; None if the name is none."""
     found = _NAME.fullmatch(name)
@@ -74,3 +77,53 @@ def find_resnet(name: str) -> Builder | None:
         options["width_per_group"] = 64 * int(found["factor"])
     block = AttentionBasicBlock if is_basic else AttentionBottleneck
     return partial(imagenet_resnet, block, layers, **options)
+
+
+def read_name(shapes: Shapes) -> str | None:
+    """Return the name of a ResNet by the shapes of its weights; None if they are of none.
+
+    Averages and blur are not in them.
+    """
+    blocks = {m[0] for key in shapes if (m := re.match(r"layer\d+\.\d+", key))}
+    layers = tuple(sum(block.startswith(f"layer{n}.") for block in blocks) for n in range(1, 5))
+    is_basic = "layer1.0.conv3.weight" not in shapes
+    depths = [depth for depth, of in (_BASIC if is_basic else _BOTTLENECK).items() if of == layers]
+    first, grouped = shapes.get("layer1.0.conv1.weight"), shapes.get("layer1.0.conv2.weight")
+    if not depths or not first or not grouped or len(grouped) < 2 or grouped[1] < 1:
+        return None
+    averages = any(key.endswith(".downsample.1.weight") and len(shapes[key]) == 4 for key in shapes)
+    stem = tuple(shapes[key][0] for key in _DEEP_STEM if shapes.get(key))
+    forms = [
+        form
+        for form, widths in _STEMS.items()
+        if widths == stem and averages == (form in ("d", "t"))
+    ]
+    pool = "rs" if "maxpool.0.weight" in shapes else ""
+    groups = 1 if is_basic else first[0] // grouped[1]
+    width = 0 if is_basic else grouped[1] if groups > 1 else first[0] // 64
+    suffix = f"_{groups}x{width}d" if groups > 1 else f"_{width}" if width > 1 else ""
+    names = [
+        f"{'wide_' * (groups == 1 and width > 1)}resne{'xt' if groups > 1 else 't'}{pool}{depth}"
+        f"{form}{suffix}"
+        for depth in depths
+        for form in ([""] if pool or not stem else [*forms, "d"])
+    ]
+    return next((name for name in names if find_resnet(name)), None)
+
+
+def pooling(name: str) -> str | None:
+    """Return what replaces strides in a ResNet: aa, blur or nothing; None if it is no ResNet."""
+    found = _NAME.fullmatch(name)
+    return (found["pool"] or "").replace("rs", "") if found else None
+
+
+def with_pooling(name: str, pool: str) -> str:
+    """Return the name of the same ResNet with aa, blur or nothing in place of strides."""
+    return re.sub(r"(resne(t|xt))(aa|blur)?", rf"\1{pool}", name, count=1)
+
+
+register_family(
+    Family(find_resnet, read_name),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2"),
+)

@@ -32,7 +32,7 @@ def start_from(network: nn.Module, config: BackboneConfig, source: str | Path) -
         ValueError: If it cannot be read, or is of another network; nothing is loaded then.
     """
     weights = read_weights(source)
-    require_alike(weights)
+    require_alike(weights, config)
     layout = layout_of(network)
     match = match_weights(network, weights.tensors)
     if others := [m for m in match.mismatches if not layout.is_classifier(m.key)]:
@@ -55,7 +55,9 @@ def start_from(network: nn.Module, config: BackboneConfig, source: str | Path) -
 
 def require_same_network(weights: WeightsFile, config: BackboneConfig, match: Match) -> None:
     """Raise a ValueError if weights that match by name and shape are of another network."""
-    if weights.backbone:  # options on which neither names nor shapes of weights depend
+    if weights.backbone:
+        require_alike(weights, config)
+        # Options on which neither names nor shapes of weights depend.
         hidden = {"blur_pool"} | ({"stem"} if not match.mismatches else set())
         hidden |= {"attention", "attention_options"} if match.is_exact else set()
         saved = weights.hyper_parameters["backbone"]
@@ -75,5 +77,6 @@ def described(config: BackboneConfig) -> str:
     """Describe a network in a phrase."""
     options = ", ".join(f"{key} {value}" for key, value in config.attention_options.items())
     attention = f"attention {config.attention or 'none'}" + (f" ({options})" if options else "")
-    stem = f", stem {config.stem}" if config.stem else ""
-    return f"{config.name} with {attention}{stem}"
+    more = f", stem {config.stem}" if config.stem else ""
+    more += ", channels pruned" * bool(config.pruned) + ", blur_pool" * config.blur_pool
+    return f"{config.name} with {attention}{more}"

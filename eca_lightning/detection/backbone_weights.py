@@ -30,8 +30,8 @@ def load_backbone(detector: nn.Module, path: str | Path) -> str:
             detector is then unchanged.
     """
     weights = read_weights(path)
-    require_alike(weights)
     network: Any = detector
+    require_alike(weights, network.backbone_config)
     here, saved = network.backbone_config, weights.backbone
     layout = outline(here.name).layout
     given = layout.of_body(weights.tensors)

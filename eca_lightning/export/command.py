@@ -18,6 +18,7 @@ from eca_lightning.detection.heads import finite_heads
 from eca_lightning.detection.task import ObjectDetector
 from eca_lightning.export.formats import check_format, runner, write_graph, write_weights
 from eca_lightning.export.graphs import Deployed, output_difference, trace
+from eca_lightning.export.libraries import Library, write_for
 from eca_lightning.training.checkpoint_io import read_checkpoint
 from eca_lightning.utils.atomic import exclusive_write
 
@@ -36,6 +37,7 @@ def export(
     fold: bool = True,
     image_size: tuple[int, int] | None = None,
     modules: list[str] | None = None,
+    format: Library | None = None,
 ) -> None:
     """Export a trained network to a file that runs without this package.
 
@@ -65,9 +67,19 @@ def export(
             Default: a square of the detector's min_size.
         modules: Modules of your own to import first: a checkpoint may name the attention and the
             backbones in them.
+        format: Write a state dict, .pth or .safetensors, that another library loads strictly: timm,
+            torchvision, or the original project of ECA-Net.
     """
     for module in modules or ():
         import_module(module)
+    if format is not None:
+        if preprocess or features or image_size:
+            raise ValueError(
+                f"a state dict of {format} is the whole network: leave out preprocess, features "
+                "and image_size"
+            )
+        _write_for(format, checkpoint, output)
+        return
     check_format(output)
     if output.suffix == ".safetensors" and (preprocess or features):
         raise ValueError(
@@ -117,6 +129,15 @@ def export(
             for images, outputs in zip(batches, expected, strict=True):
                 _check(outputs, run(images), images, output)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+def _write_for(library: Library, checkpoint: Path, output: Path) -> None:
+    model = _load(checkpoint)
+    if isinstance(model, ObjectDetector):
+        raise ValueError(f"{checkpoint}: {library}'s formats are for classifiers, not detectors")
+    channels = model.backbone_config.in_channels
+    images = torch.randn(2, channels, 96, 64, generator=torch.Generator().manual_seed(0))
+    write_for(library, model.backbone, model.backbone_config, output, images)
 
 
 def _load(path: Path) -> ImageClassifier | ObjectDetector:

@@ -1,11 +1,11 @@
-"""Networks with the names and shapes of this package's weights that compute something else.
+"""Networks with weights of the same names and shapes that compute different things.
 
 Only what a file or its name says can tell them apart.
 """
 
 import re
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ NOT_SHOWN = (
 
 _NAME_KEYS = ("arch", "architecture", "model_name", "model", "backbone", "encoder_name")
 _NAMES = {
-    r"nex?t_?(aa|blur|lpf)(?![a-z])": "it averages or blurs before its strides",
-    r"(^|[^a-z])ceca": "its ECA is circular",
+    r"nex?t\w*_lpf": "it has the blur of another project",
     r"dilated|deeplab|(^|[^a-z])(fcn|drn|dc5|pspnet)|"
     r"(^|[^a-z])(os|output_?stride)[_=-]?(8|16)(?!\d)": "it dilates instead of striding",
     r"(^|[^a-z])(silu|swish|gelu|mish|leaky|leakyrelu|elu|celu|selu|frelu|prelu|hardswish)"
@@ -26,17 +25,32 @@ _NAMES = {
     r"(^|[^a-z])(caffe|msra)([^a-z]|$)": "it strides in other convolutions, for BGR images",
     r"^tf_": "it has other padding and eps",
 }
-_OPTIONS = {  # of timm and torchvision, and what is as here
+_POOLING = re.compile(r"resne(?:t|xt)_?(aa|blur)?_?(?=\d)")
+_POOLINGS = {"avg": "aa", "avgpool": "aa", "avgpool2d": "aa"}
+_POOLINGS |= {"blur": "blur", "blurpool": "blur", "blurpool2d": "blur"}
+_CIRCULAR = re.compile(r"(^|[^a-z])ceca")
+_OPTIONS = {  # of timm and torchvision, and what is as here or is understood
     "output_stride": "32",
     "replace_stride_with_dilation": "[false, false, false]",
-    "aa_layer": "",
+    "aa_layer": " ".join(_POOLINGS),
     "act_layer": "relu",
     "norm_layer": "batchnorm batchnorm2d",
     "bn_eps": "1e-05",
-    "attn_layer": "se eca",
+    "attn_layer": "se eca ceca cbam gc gca",
     "gate_layer": "sigmoid",
     "global_pool": "avg",
     "gp": "avg",
+}
+_FAMILIES = {  # by keys
+    r"^layer1\.0\.conv1\.(0\.)?bias$": "its batch norms are folded into its convolutions",
+    r"^(layer0\.|layer1\.0\.se_module\.)": "it strides in other convolutions, as Caffe's ResNets",
+    r"\.conv1_1x1\.": "timm's byobnet has attention inside its bottlenecks",
+    r"^stages\.\d+\.conv_(down|exp)": "it is a CSPNet",
+    r"^stages\.0\.blocks\.0\.norm1\.": "it normalizes before its convolutions, as ResNet v2",
+    r"\.gain$": "it is a network without norms",
+    r"\.conv\d\.(paths|conv_reduce)": "it selects among kernels, as SKNet",
+    r"^conv_stem\.": "it is of timm's family of EfficientNets",
+    r"^(patch_embed|blocks\.0\.attn)": "it is a transformer",
 }
 _UNSET = ("", "none", "null", "false", "0", "[]", "()", "{}")
 _OF_SEGMENTATION = re.compile(r"(aux_)?classifier\.\d|(decode|auxiliary|segmentation)_head\.")
@@ -70,6 +84,38 @@ def names(path: Path, given: Iterable[tuple[str, Any]]) -> list[str]:
     return [*found, *(folder for folder in folders if folder.startswith("models--")), name]
 
 
+def understood(called: Sequence[str], given: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return what is told of a network of this package that its weights do not show.
+
+    Args:
+        called: Names of the network.
+        given: Settings of the file.
+
+    Returns:
+        ``pooling``, what replaces strides ("aa", "blur" or ""), and ``circular``, of its ECA; they
+        are missing where nothing is told.
+
+    Raises:
+        ValueError: If two names contradict each other.
+    """
+    told: dict[str, Any] = {}
+    named: dict[str, str] = {}
+    for name in called:
+        if found := _POOLING.search(name.lower()):
+            named.setdefault(found[1] or "", name)
+        if _CIRCULAR.search(name.lower()):
+            told["circular"] = True
+    for key, value in given:
+        option = str(value).lower()
+        if key == "aa_layer" and option in _POOLINGS:
+            named = {_POOLINGS[option]: option}
+        if key == "attn_layer" and option == "ceca":
+            told["circular"] = True
+    if len(named) > 1:
+        raise ValueError(f"is called by names of different networks: {', '.join(named.values())}")
+    return told | ({"pooling": next(iter(named))} if named else {})
+
+
 def difference(
     called: Iterable[str], given: Iterable[tuple[str, Any]], outside: Iterable[str]
 ) -> str:
@@ -92,3 +138,9 @@ def difference(
         if _OF_SEGMENTATION.match(key):
             return f"{key} beside it, of segmentation, for which it is dilated"
     return ""
+
+
+def family(keys: Iterable[str]) -> str:
+    """Say of which other networks weights are, by their keys; empty if that is unknown."""
+    joined = "\n".join(keys)
+    return next((why for pattern, why in _FAMILIES.items() if re.search(pattern, joined, re.M)), "")

@@ -9,7 +9,7 @@ import re
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from eca_lightning.attention.base import ForeignKey, attention_class, attention_names
+from eca_lightning.backbones.blur_pool import binomial_filter
 from eca_lightning.backbones.factory import BackboneConfig
+from eca_lightning.backbones.resnet_names import pooling
 from eca_lightning.utils.checks import require_shallow
 from eca_lightning.weights import look_alikes
 from eca_lightning.weights.find import Kind, find_network
@@ -27,6 +29,8 @@ from eca_lightning.weights.tensors import require_usable
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 _DOWNLOAD = "download it again, or have its state dict saved alone"
 _CONFIG_BYTES = 2**20
+_BLUR = ".blur_filter"
+_OF_A_LAYER = ("weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class WeightsFile:
         class_names: Of such a checkpoint, if it knew them.
         notes: Which of the file's weights these are, in phrases for a report.
         unlike: Why the network only looks like one of this package, if it is known.
+        told: What the file says of the network that its weights do not show: see
+            `look_alikes.understood`; ``blur_pool`` lists FFCV's blurred convolutions.
     """
 
     path: Path
@@ -52,6 +58,7 @@ class WeightsFile:
     class_names: list[str] | None
     notes: Sequence[str] = ()
     unlike: str = ""
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
@@ -92,14 +99,22 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
     except ValueError as error:
         raise ValueError(f"{path} {error}") from error
     require_usable(found.tensors, path)
-    tensors = _translated(found.tensors)
+    tensors = translated(found.tensors)
     if backbone is not None:
         names = content.get("class_names", config.get("class_names"))
         is_named = isinstance(names, list) and all(isinstance(name, str) for name in names)
         names = names if is_named else None
-        return WeightsFile(path, tensors, None, backbone, hyper_parameters, names, found.notes)
+        pool = pooling(backbone.name)
+        told = {} if pool is None else {"pooling": pool}
+        known = (path, tensors, None, backbone, hyper_parameters, names, found.notes)
+        return WeightsFile(*known, told=told)
     given = list(look_alikes.settings(config | content))
     called = look_alikes.names(path, given)
+    try:
+        told = look_alikes.understood(called, given)
+        tensors, blurred = _without_blur(tensors)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from error
     return WeightsFile(
         path,
         tensors,
@@ -109,7 +124,22 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
         None,
         found.notes,
         look_alikes.difference(called, given, found.outside),
+        told | ({"blur_pool": blurred} if blurred else {}),
     )
+
+
+def translated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights by the names and shapes of `create_backbone`."""
+    mechanisms: list[Any] = [attention_class(name) for name in attention_names()]
+    known: dict[ForeignKey, None] = dict.fromkeys(
+        key for mechanism in mechanisms for key in mechanism.foreign_keys
+    )
+    renamed = {}
+    for key, value in tensors.items():
+        for foreign in known:
+            key, value = foreign.translate(key, value)
+        renamed[key] = value
+    return renamed
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -179,23 +209,24 @@ def _config_beside(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _translated(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights by the names and shapes of `create_backbone`."""
-    mechanisms: list[Any] = [attention_class(name) for name in attention_names()]
-    known: dict[ForeignKey, None] = dict.fromkeys(
-        key for mechanism in mechanisms for key in mechanism.foreign_keys
-    )
-    translated = {}
-    for key, value in tensors.items():
-        for foreign in known:
-            key, value = foreign.translate(key, value)
-        translated[key] = value
-    return translated
+def _without_blur(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return weights by the keys without FFCV's blur, and the names of the blurred convolutions.
+
+    Raises:
+        ValueError: If the filter is another than FFCV's.
+    """
+    blurred = [key.removesuffix(_BLUR) for key in tensors if key.endswith(_BLUR)]
+    for name in blurred:
+        blur = tensors[f"{name}{_BLUR}"]
+        if blur.shape[1:] != (1, 3, 3) or not torch.equal(blur.float(), binomial_filter(len(blur))):
+            raise ValueError(f"blurs before {name} by another filter than FFCV's")
+    inner = {f"{name}.conv.{kind}": f"{name}.{kind}" for name in blurred for kind in _OF_A_LAYER}
+    return {inner.get(k, k): v for k, v in tensors.items() if not k.endswith(_BLUR)}, blurred
 
 
 def _saved_backbone(hyper_parameters: Mapping[str, Any]) -> BackboneConfig | None:
     saved = hyper_parameters.get("backbone")
-    known = {field.name for field in fields(BackboneConfig)}
+    known = {entry.name for entry in fields(BackboneConfig)}
     if not isinstance(saved, dict) or "name" not in saved or not saved.keys() <= known:
         return None
     return BackboneConfig(**saved)

@@ -16,7 +16,7 @@ from eca_lightning.cli import main
 from eca_lightning.detection.backbone_weights import load_backbone
 from eca_lightning.detection.networks import DetectorConfig
 from eca_lightning.export.formats import write_weights
-from eca_lightning.weights.look_alikes import difference, names
+from eca_lightning.weights.look_alikes import difference, names, understood
 
 IMAGES = torch.randint(
     0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
@@ -64,42 +64,70 @@ def named(how, state, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["arch", "metadata", *thorough("args", "name", "config", "cache")])
-def test_a_look_alike_that_says_so_is_refused(blurred, tmp_path, capsys, how):
+def test_a_network_is_taken_for_what_it_is_called(blurred, tmp_path, capsys, how):
     path = named(how, blurred.state_dict(), tmp_path)
-    error = refusal(capsys, str(path), "out.ckpt")
-    assert f"{path} is of a network that only looks like one of this package" in error
-    assert "resnetblur18" in error
-    with pytest.raises(ValueError, match="only looks like"):
-        eca_lightning.load_classifier(path)
+    main(["import", str(path), "out.ckpt"])
+    assert "resnetblur18 with attention none" in capsys.readouterr().out
+    model = eca_lightning.load_classifier("out.ckpt")
+    with torch.inference_mode():
+        images = torch.randn(2, 3, 64, 64)
+        torch.testing.assert_close(model.backbone(images), blurred(images))
     detector = DetectorConfig("retinanet", BackboneConfig("resnet18"), fpn_channels=8).build()
-    with pytest.raises(ValueError, match="only looks like"):
-        load_backbone(detector, path)
+    for file in (path, "out.ckpt"):
+        with pytest.raises(ValueError, match="set the backbone's name to resnetblur18"):
+            load_backbone(detector, file)
     known = ["--backbone.name", "resnet18", "--backbone.num_classes", "3"]
-    main(["import", str(path), "out.ckpt", *known])  # whoever knows better says so
+    main(["import", str(path), "other.ckpt", *known])  # whoever knows better says so
     assert "resnetblur18" in capsys.readouterr().out
+    error = refusal(capsys, "out.ckpt", "other.ckpt", *known)
+    assert "set the backbone's name to resnetblur18" in error
+
+
+def test_names_that_contradict_each_other(blurred, capsys):
+    torch.save({"arch": "resnet18", "state_dict": blurred.state_dict()}, "resnetblur18.pth")
+    error = refusal(capsys, "resnetblur18.pth", "out.ckpt")
+    assert "called by names of different networks: resnet18, resnetblur18.pth" in error
+
+
+def test_a_look_alike_that_says_so_is_refused(capsys):
+    state = eca_lightning.create_backbone("resnet20", num_classes=3).state_dict()
+    torch.save({"arch": "resnet20_os8", "state_dict": state}, "w.pth")
+    assert "w.pth is of a network that only looks like one of this package" in refusal(
+        capsys, "w.pth", "out.ckpt"
+    )
+    with pytest.raises(ValueError, match="only looks like"):
+        eca_lightning.load_classifier("w.pth")
 
 
 @pytest.mark.parametrize(
-    ("name", "is_refused"),
+    ("name", "is_refused", "told"),
     [
-        *((name, True) for name in ("resnetaa50_a1h-4cf422b3.pth", "seresnextaa101d.pth")),
-        *((name, True) for name in ("cecaresnet50.pth", "resnet50_ceca.pth", "tf_resnet50.pth")),
-        *((name, True) for name in ("resnet50_os16.pth", "resnet50-output_stride8.pth")),
-        *((name, True) for name in ("deeplabv3_resnet50_coco.pth", "resnet50_gn_a1h2.pth")),
-        *((name, True) for name in ("resnet50_silu.pth", "resnet50_caffe.pth")),
-        *((name, False) for name in ("eca_resnet50.pth", "resnet50-0dc5ceca.pth", "best.pth")),
-        *((name, False) for name in ("blurred_images_resnet50.pth", "aa.pth", "wide_resnet50_2")),
+        ("resnetaa50_a1h-4cf422b3.pth", False, {"pooling": "aa"}),
+        ("seresnextaa101d_32x8d.pth", False, {"pooling": "aa"}),
+        ("cecaresnet50.pth", False, {"circular": True, "pooling": ""}),
+        ("resnet50_ceca.pth", False, {"circular": True, "pooling": ""}),
+        ("resnet50_lpf4.pth", True, {"pooling": ""}),
+        *((name, True, {"pooling": ""}) for name in ("tf_resnet50.pth", "resnet50_os16.pth")),
+        *((name, True, {"pooling": ""}) for name in ("resnet50-output_stride8.pth",)),
+        *((name, True, {"pooling": ""}) for name in ("deeplabv3_resnet50_coco.pth",)),
+        *((name, True, {"pooling": ""}) for name in ("resnet50_silu.pth", "resnet50_caffe.pth")),
+        ("resnet50_gn_a1h2.pth", True, {"pooling": ""}),
+        *((name, False, {"pooling": ""}) for name in ("eca_resnet50.pth", "wide_resnet50_2")),
+        ("resnet50-0dc5ceca.pth", False, {"pooling": ""}),
+        *((name, False, {}) for name in ("best.pth", "aa.pth", "blurred.pth", "antialiased.pth")),
     ],
 )
-def test_names(tmp_path, name, is_refused):
-    assert bool(difference(names(tmp_path / name, []), [], [])) == is_refused
+def test_names(tmp_path, name, is_refused, told):
+    called = names(tmp_path / name, [])
+    assert bool(difference(called, [], [])) == is_refused
+    assert understood(called, []) == told
 
 
 @pytest.mark.parametrize(
     ("settings", "is_refused"),
     [
         ({"model_args": {"output_stride": 16}}, True),
-        ({"model_args": {"block_args": {"attn_layer": "ceca"}}}, True),
+        ({"model_args": {"block_args": {"attn_layer": "nl"}}}, True),
         ({"model_args": {"act_layer": "silu"}}, True),
         ({"global_pool": "max"}, True),
         ({"model_args": {"output_stride": 32, "aa_layer": None}, "global_pool": "avg"}, False),
