@@ -106,7 +106,7 @@ def import_weights(
     if config.num_classes is None:  # there is no classifier in the file: the data decides
         del kept["num_classes"]
     if known is None:  # names and shapes of weights do not show these: a run's config decides
-        for key in ("fused", "blur_pool", "stochastic_depth"):
+        for key in ("fused", "stochastic_depth", *(() if config.blur_pool else ("blur_pool",))):
             del kept[key]
     _save(model, kept, output)
     print(f"checkpoint: {output}")

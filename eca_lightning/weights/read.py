@@ -23,7 +23,7 @@ from eca_lightning.backbones.resnet_names import pooling
 from eca_lightning.utils.checks import require_shallow
 from eca_lightning.weights import look_alikes
 from eca_lightning.weights.find import Kind, find_network
-from eca_lightning.weights.source import locate_weights
+from eca_lightning.weights.source import locate_weights, settings_of
 from eca_lightning.weights.tensors import require_usable
 
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
@@ -80,9 +80,10 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
             is NaN, infinite or no floating-point number.
         ImportError: If it is a ``.safetensors`` and the package of that name is missing.
     """
+    by_library = settings_of(path)
     path = locate_weights(path)
     content = _read(path)
-    config = _config_beside(path)
+    config = by_library | _config_beside(path)
     hyper_parameters = content.get("hyper_parameters", config)
     if not isinstance(hyper_parameters, dict):
         hyper_parameters = {}

@@ -48,7 +48,37 @@ def _best_of_run(folder: Path) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime_ns)
 
 
+def settings_of(source: str | Path) -> dict[str, Any]:
+    """Return what a library says of its weights, by timm's names; nothing of files and runs.
+
+    Raises:
+        ImportError, ValueError: As `locate_weights`.
+    """
+    library, _, name = str(source).partition(":")
+    if Path(source).exists():
+        return {}
+    if library == "timm":
+        return _timm_config(name).to_dict()
+    if library == "torchvision":
+        used: Any = _torchvision_weights(name).transforms()
+        size = used.crop_size[0]
+        return {
+            "architecture": name.partition(":")[0],
+            "input_size": [3, size, size],
+            "crop_pct": size / used.resize_size[0],
+            "interpolation": used.interpolation.value,
+            "mean": used.mean,
+            "std": used.std,
+        }
+    return {}
+
+
 def _of_torchvision(name: str) -> Path:
+    weights = _torchvision_weights(name)
+    return _downloaded(weights.url, f"torchvision:{name}")
+
+
+def _torchvision_weights(name: str) -> Any:
     network, _, tag = name.partition(":")
     try:
         known: Any = get_model_weights(network)
@@ -58,10 +88,17 @@ def _of_torchvision(name: str) -> Path:
     if tag not in known.__members__:
         tags = ", ".join(known.__members__)
         raise ValueError(f"torchvision has no weights '{tag}' of {network}, but {tags}")
-    return _downloaded(known[tag].url, f"torchvision:{network}:{tag}")
+    return known[tag]
 
 
 def _of_timm(name: str) -> Path:
+    config = _timm_config(name)
+    return (
+        _of_hub(config.hf_hub_id) if config.hf_hub_id else _downloaded(config.url, f"timm:{name}")
+    )
+
+
+def _timm_config(name: str) -> Any:
     try:
         from timm.models import get_pretrained_cfg
     except ImportError as error:
@@ -74,9 +111,7 @@ def _of_timm(name: str) -> Path:
         raise ValueError(f"timm has no weights '{name}': {error}") from error
     if config is None or not (config.hf_hub_id or config.url):
         raise ValueError(f"timm has no weights '{name}'")
-    return (
-        _of_hub(config.hf_hub_id) if config.hf_hub_id else _downloaded(config.url, f"timm:{name}")
-    )
+    return config
 
 
 def _downloaded(url: str, called: str) -> Path:

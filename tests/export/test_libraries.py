@@ -8,6 +8,7 @@ import torch
 import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file
+from thorough import thorough
 
 import eca_lightning
 from eca_lightning.backbones import BackboneConfig
@@ -32,10 +33,12 @@ def written(folder, library, suffix=".pth", **options):
     ("attention", "options", "layer"),
     [
         ("eca", {"kernel": "figure"}, "eca"),
-        ("eca", {"kernel": "figure", "circular": True}, "ceca"),
         ("se", {"bias": True, "reduction": [8, 16, 16, 16]}, "se"),
-        ("cbam", {}, "cbam"),
-        ("gc_timm", {"fusion": "add"}, "gca"),
+        *thorough(
+            ("eca", {"kernel": "figure", "circular": True}, "ceca"),
+            ("cbam", {}, "cbam"),
+            ("gc_timm", {"fusion": "add"}, "gca"),
+        ),
     ],
 )
 def test_timm_loads_it_strictly(tmp_path, attention, options, layer):

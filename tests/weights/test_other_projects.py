@@ -9,6 +9,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from thorough import thorough
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -24,7 +25,12 @@ def _wide_terminal(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["timm:resnet10t", "timm:resnetblur18", "torchvision:mobilenet_v2", "timm:seresnet18"]
+    "name",
+    [
+        *("timm:resnet10t", "timm:resnetblur18"),
+        *thorough("torchvision:mobilenet_v2", "timm:seresnet18", "timm:ecaresnet26t"),
+        *thorough("timm:seresnetaa50d", "timm:resnetrs50", "timm:ecaresnet50d_pruned"),
+    ],
 )
 def test_weights_load_as_their_library_computes(tmp_path, name):
     outcome = sweep.try_import(name, tmp_path)
@@ -36,9 +42,11 @@ def test_weights_load_as_their_library_computes(tmp_path, name):
     ("name", "reason"),
     [
         ("timm:legacy_seresnet18", "it strides in other convolutions"),
-        ("timm:skresnet18", "it selects among kernels"),
-        ("timm:resnetv2_18", "it normalizes before its convolutions"),
         ("timm:test_resnet", "of no network of this package"),
+        *thorough(
+            ("timm:skresnet18", "it selects among kernels"),
+            ("timm:resnetv2_18", "it normalizes before its convolutions"),
+        ),
     ],
 )
 def test_other_networks_are_refused_with_the_reason(tmp_path, name, reason):
@@ -48,12 +56,14 @@ def test_other_networks_are_refused_with_the_reason(tmp_path, name, reason):
 @pytest.mark.parametrize(
     ("attention", "network"),
     [
-        ("eca", "attention eca (kernel"),
         ("ceca", "circular True"),
-        ("se", "attention se"),
-        ("cbam", "attention cbam"),
-        ("gc", "attention gc_timm"),
         ("gca", "attention gc_timm (fusion add)"),
+        *thorough(
+            ("eca", "attention eca (kernel"),
+            ("se", "attention se"),
+            ("cbam", "attention cbam"),
+            ("gc", "attention gc_timm"),
+        ),
     ],
 )
 def test_attention_of_timm(tmp_path, attention, network):
