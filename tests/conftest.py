@@ -11,11 +11,13 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
+from small_run import config, write_images
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
 from eca_lightning import ImageClassifier
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.cli import main
 
 
 class TinyData(LightningDataModule):
@@ -73,6 +75,18 @@ def as_a_program(monkeypatch, tmp_path):
     """Work in a folder of the test's own, under the program's name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["eca-lightning"])
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """Pictures, their .beton files and a finished run on them, see small_run.py."""
+    folder = tmp_path_factory.mktemp("work")
+    for split, per_class in (("train", 20), ("val", 7)):
+        write_images(folder / "images" / split, per_class)
+    source, output = str(folder / "images"), str(folder)
+    main(["data", "write", "image-folder", "--source", source, "--output", output, "--mode", "raw"])
+    main(["fit", "--config", str(config(folder))])
+    return folder
 
 
 @pytest.fixture
