@@ -180,6 +180,7 @@ def test_a_family_gives_features_and_grad_cam(own):
     assert (where.shape, logits.shape) == ((2, 2, 2), (2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask_rcnn", *thorough("faster_rcnn", "retinanet")])
 def test_a_family_carries_every_detector(own, name):
     config = DetectorConfig(name, BackboneConfig(REGNET, "eca"), 3, trainable_layers=2)

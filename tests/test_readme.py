@@ -59,6 +59,7 @@ def test_the_pages_have_commands_and_code():
     assert len(blocks("python", "docs/python.md")) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", one_in(3, COMMANDS))
 def test_commands_are_understood(command, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
@@ -75,6 +76,7 @@ def test_make_targets_exist():
         assert set(re.findall(r"(?:^|`)make ([a-z-]+)", page, re.MULTILINE)) <= targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("python", "docs/python.md"))
 def test_python_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -61,6 +61,7 @@ def callback(trainer, name):
     return found[0] if found else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("composition", one_in(6, COMPOSITIONS))
 def test_composition(composition):
     """It trains for some epochs by a schedule, and detectors read the masks that they learn."""
@@ -86,6 +87,7 @@ BUILT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("composition", one_in(3, BUILT))
 def test_composition_is_built(composition):
     assert composition in COMPOSITIONS

@@ -16,6 +16,7 @@ BASE += ["--model.backbone.num_classes", "3", "--data", "conftest.TinyData"]
 BASE += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -63,6 +64,7 @@ def test_a_refused_run_keeps_what_its_folder_holds(capsys, tmp_path):
     assert list(folder.parent.iterdir()) == [folder]
 
 
+@pytest.mark.slow
 def test_what_reports_log_can_be_monitored():
     reports = ["--reports", "[CalibrationMonitor, GradientNormMonitor]"]
     monitor = ["--checkpoint.monitor", "val/calibration_error", "--checkpoint.mode", "min"]
@@ -70,6 +72,7 @@ def test_what_reports_log_can_be_monitored():
     assert run.trainer.checkpoint_callback.best_model_path
 
 
+@pytest.mark.slow
 def test_a_full_disk(capsys, tmp_path):
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
@@ -80,6 +83,7 @@ def test_a_full_disk(capsys, tmp_path):
     assert "File too large" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", ["enable_progress_bar=false", "enable_checkpointing=false"])
 def test_what_is_switched_off_is_left_out(tmp_path, switch):
     reports = tmp_path / "reports.yaml"
@@ -91,11 +95,13 @@ def test_what_is_switched_off_is_left_out(tmp_path, switch):
     assert bool(written) == (switch == "enable_progress_bar=false")
 
 
+@pytest.mark.slow
 def test_a_bare_run_writes_nothing(tmp_path):
     lightning_cli(["fit", *BASE, "--trainer.barebones"])
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_tensorboard_is_named_for_its_own_logs_alone(capsys):
     for logger, named in (("TensorBoardLogger", True), ("CSVLogger", False)):
         main(["fit", *BASE, "--trainer.logger", logger])
@@ -117,6 +123,7 @@ def test_predictions_that_cannot_be_written_are_refused_before_they_are_made(cap
     assert "choose another with --output" in error
 
 
+@pytest.mark.slow
 def test_labels_beyond_the_classes_are_refused_without_names(tmp_path, raw_beton, capsys):
     beton = tmp_path / "unnamed.beton"
     beton.write_bytes(raw_beton.read_bytes())

@@ -1,5 +1,6 @@
 """The counters by themselves; test_audit.py has their figures beside the paper's."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -17,6 +18,7 @@ def test_macs_equal_a_count_by_hand():
     assert cost.macs == stem + first + second + third + 64 * 10
 
 
+@pytest.mark.slow
 def test_counting_allocates_nothing_and_leaves_the_default_device():
     complexity(BackboneConfig("resnet152"))
     assert nn.Linear(1, 1).weight.device == torch.device("cpu")

@@ -86,6 +86,7 @@ def test_half_the_width():
             assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "attention"), PAIRS)
 def test_every_kind_of_block_runs_with_every_attention(name, attention):
     torch.manual_seed(0)
@@ -102,6 +103,7 @@ def test_impossible_pairs_say_why(name, attention):
         create_backbone(name, attention)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "attention"),
     [

@@ -39,6 +39,7 @@ def test_channels_and_strides(settings, attention, channels, strides):
     assert [tuple(m.shape) for m in maps.values()] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "nodes"),
     [
@@ -59,6 +60,7 @@ def test_plain_maps_are_those_that_torchvision_extracts(tmp_path, name, nodes):
     assert all(torch.equal(maps[level], expected[level]) for level in maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["eca", "se", "cbam"])
 def test_torchvision_extracts_from_networks_with_attention(attention):
     torch.manual_seed(0)

@@ -30,6 +30,7 @@ def norms(network):
     return sum(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d) for m in network.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", attention_names())
 def test_outputs_are_the_same_with_each_attention(attention):
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ from torchvision.ops import StochasticDepth
 from eca_lightning import create_backbone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet20", "resnet50", "mobilenet_v2"])
 @pytest.mark.parametrize("attention", [None, "eca", "cbam"])
 def test_only_training_changes(name, attention):

@@ -55,6 +55,7 @@ def seven_classes(tmp_path):
     return f"{path}"
 
 
+@pytest.mark.slow
 def test_a_batch_may_have_more_images_than_there_are_classes(seven_classes, tmp_path):
     options = {"batch_size": 9, "image_size": 16, "precision": "16", "device": "cpu"}
     options |= {"modes": ("eager",), "repeats": 1, "peak_tflops": 1e-3, "output": tmp_path}
@@ -146,6 +147,7 @@ def test_saved_activations_are_those_of_training_alone(rows):
     assert not rows["resnet18", "inference"]["saved_mb"]
 
 
+@pytest.mark.slow
 def test_the_original_eca_computes_what_ours_does():
     torch.manual_seed(0)
     original = build("original:eca_resnet50").eval()

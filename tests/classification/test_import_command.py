@@ -144,6 +144,7 @@ def checkpoint_of_a_run(path, config, **options):
     return model.eval()
 
 
+@pytest.mark.slow
 def test_own_checkpoints_keep_what_they_know(capsys):
     config = BackboneConfig("resnet20", "se", num_classes=3, in_channels=1, blur_pool=True)
     model = checkpoint_of_a_run("run.ckpt", config, mean=[0.2], std=[0.3])

@@ -46,6 +46,7 @@ def test_cutmix_gives_labels_the_shares_of_the_areas(seed):
     torch.testing.assert_close(targets.sum(1), torch.ones(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.2, *thorough(1.0)])
 def test_shares_are_beta_distributed(alpha):
     shares = torch.tensor([share(mix(Mixing(mixup=alpha), seed, size=1)[1]) for seed in range(800)])
@@ -54,6 +55,7 @@ def test_shares_are_beta_distributed(alpha):
     assert shares.var() == pytest.approx(variance, rel=0.15)
 
 
+@pytest.mark.slow
 def test_kinds_take_turns_and_probability_leaves_batches_alone():
     mixing = Mixing(mixup=1.0, cutmix=1.0, probability=0.6)
     kinds = {"none": 0, "cutmix": 0, "mixup": 0}

@@ -106,6 +106,7 @@ def test_a_resumed_run_does_not_read_them(train, tmp_path):
         train(**options)
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(train, tmp_path):
     saved(tmp_path / "weights.pth", attention="se", num_classes=3)
     with pytest.raises(

@@ -54,6 +54,7 @@ def test_refuses_a_reference_batch_of_nothing():
         classifier(lr_base_batch_size=0)
 
 
+@pytest.mark.slow
 def test_training_learns_and_logs(tiny_data, tmp_path):
     model = classifier(optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
     run = trainer(tmp_path, max_epochs=4)

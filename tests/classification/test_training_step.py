@@ -108,6 +108,7 @@ def test_a_threshold_is_for_binary_cross_entropy_alone():
         classifier(bce_target_threshold=0.2)
 
 
+@pytest.mark.slow
 def test_training_on_a_cpu_keeps_the_digits_of_float32(tiny_data, tmp_path):
     """In channels_last, torch's batch norm has errors of 1e-5 and more in the variances."""
     tiny_data.batch_size = 40

@@ -92,6 +92,7 @@ def test_copies_are_equal_and_independent(name):
         torch.testing.assert_close(twin(x), expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backend"), [("eca", "inductor"), *((name, "aot_eager") for name in attention_names())]
 )
@@ -108,6 +109,7 @@ def test_compiles_whole_forward_and_backward(name, backend):
     torch.testing.assert_close(outcomes[1], outcomes[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first_of(attention_names(), 4))
 def test_exports_with_a_free_batch_and_a_free_size(name):
     module = build(name).eval()
@@ -117,6 +119,7 @@ def test_exports_with_a_free_batch_and_a_free_size(name):
     torch.testing.assert_close(program.module()(other), module(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", attention_names())
 def test_gradients_of_input_and_parameters_are_right(name):
     channels, options = GRADCHECK_CASES.get(name, (16, {}))

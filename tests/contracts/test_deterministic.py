@@ -66,6 +66,7 @@ def operations(model, loss):
     return recorded.names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["none", *attention_names()])
 def test_classifiers(attention):
     backbone = BackboneConfig("resnet10_half", attention, num_classes=3, blur_pool=True)
@@ -88,6 +89,7 @@ def test_classifiers(attention):
     assert not operations(model, loss) & REFUSED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn", "retinanet"])
 def test_detectors(name, monkeypatch):
     """On GPUs torchvision then has a RoIAlign of other operations, which it is made to use here."""

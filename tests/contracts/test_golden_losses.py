@@ -101,6 +101,7 @@ def losses(recipe, data, folder):
     return [*seen.values, trainer.callback_metrics["val/loss"].item()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [paper, ffcv, modern], ids=lambda recipe: recipe.__name__)
 def test_losses_are_the_golden_ones(recipe, tiny_data, tmp_path):
     found = losses(recipe, tiny_data, tmp_path)

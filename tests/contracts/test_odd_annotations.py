@@ -59,6 +59,7 @@ def refusal(capsys, *options):
     return capsys.readouterr().err.partition("eca-lightning: error: ")[2].splitlines()
 
 
+@pytest.mark.slow
 def test_values_of_the_wrong_type_are_refused_with_file_and_id_all_at_once(change, capsys):
     change("annotations", lambda entry: entry.update(iscrowd="0"))
     first, *faults = refusal(capsys)
@@ -68,6 +69,7 @@ def test_values_of_the_wrong_type_are_refused_with_file_and_id_all_at_once(chang
     assert "val.json: annotation 2 has iscrowd '0': " in faults[9]
 
 
+@pytest.mark.slow
 def test_a_box_that_reaches_out_is_refused_with_the_remedy_or_clipped(change, capsys):
     def reach_out(entry):
         if entry["id"] == 3:
@@ -83,6 +85,7 @@ def test_a_box_that_reaches_out_is_refused_with_the_remedy_or_clipped(change, ca
     assert min(target["boxes"].min() for _, (target,) in data.train_dataloader()) >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "counts", [[10, 20, 10**6], "YQ`09g=20N17D8M5L5L4L02", *thorough([10, -5, 10**4])]
 )
@@ -102,6 +105,7 @@ def test_masks_that_are_learned_must_be_read(change, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_faults_of_images_are_listed_with_those_of_annotations(change, capsys):
     """Missing, damaged and of another size, beside a file whose annotations are wrong."""
     files = sorted(Path("train").iterdir())

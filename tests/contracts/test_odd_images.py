@@ -96,6 +96,7 @@ def test_a_long_thin_image_keeps_a_pixel_in_its_shorter_side(size, tmp_path):
     assert {512, 1} in [{*map(int, (row["height"], row["width"]))} for row in train.images]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ffcv")
 def test_write_scales_sixteen_bits_and_refuses_what_has_no_range(tmp_path, capsys):
     root = folders(tmp_path / "photos", 0)

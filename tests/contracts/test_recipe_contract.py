@@ -118,6 +118,7 @@ def test_resumes_in_mid_epoch_to_the_same_weights(data, tmp_path, recipe):
     assert not differing
 
 
+@pytest.mark.slow
 def test_an_average_is_validated_and_saved(data, tmp_path):
     scores = ModelCheckpoint(tmp_path, "last", every_n_epochs=1)
     _, run = train(data, tmp_path, callbacks=lambda: [*average(), scores])
@@ -132,6 +133,7 @@ def test_an_average_is_validated_and_saved(data, tmp_path):
     assert figures == {name: run.callback_metrics[name].item() for name in figures}
 
 
+@pytest.mark.slow
 def test_checkpoints_every_few_steps_lie_between_accumulated_batches(data, tmp_path):
     """Gradients that wait for their step are in no checkpoint."""
     train(data, tmp_path, **RECIPES["accumulation"])

@@ -107,6 +107,7 @@ def test_classes_are_known_before_any_loader(folder_module, ffcv_module):
         _ = module.num_classes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ffcv")
 def test_both_modules_give_the_same_batches(image_folder, tmp_path):
     """Equal labels in equal order, and pixels that differ by the filter of the resize."""
@@ -124,6 +125,7 @@ def test_both_modules_give_the_same_batches(image_folder, tmp_path):
             assert (images.float() - other_images.float()).abs().mean() < 2.5
 
 
+@pytest.mark.slow
 def test_repeated_samples_differ_in_their_crops_alone(folder_module, ffcv_module):
     for module in (folder_module, ffcv_module):
         module.aug_repeats = 2
@@ -200,6 +202,7 @@ def test_prediction_names_its_files(image_folder, photo_beton):
     assert loader.batch_indices(5).tolist() == [20, -1, -1, -1]
 
 
+@pytest.mark.slow
 def test_processes_can_start_beside_ffcvs_threads(image_folder, ffcv_module):
     next(iter(ffcv_module.train_dataloader()))
     module = FFCVDataModule(predict=image_folder, **{**SMALL, "num_workers": 1})
@@ -271,6 +274,7 @@ def build(tmp_path, monkeypatch):
     return build
 
 
+@pytest.mark.slow
 def test_a_config_lists_augmentations(build, capsys, tmp_path):
     expected = [
         RandAugment(magnitude=12),

@@ -56,6 +56,7 @@ def test_lightning_sets_the_epoch():
     assert run(loader)[0][0] == 7
 
 
+@pytest.mark.slow
 def test_a_break_closes_at_once_and_a_new_iteration_ends_the_old():
     loader = CountingLoader(ORDER)
     run(loader, 2)

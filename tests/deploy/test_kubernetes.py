@@ -58,6 +58,7 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_manifests_keep_to_their_schemas(name):
     validate(MANIFESTS[name])

@@ -200,6 +200,7 @@ def test_a_step_is_tried_again_unless_it_is_done_or_its_input_is_bad(
     assert (tmp_path / "scontrol.calls").exists() == requeued
 
 
+@pytest.mark.slow
 def test_examples_are_understood(understood):
     assert len(examples("train")) == 2
     for arguments in examples("train"):

@@ -90,6 +90,7 @@ def checkpoint(tmp_path_factory):
     return path, model.backbone
 
 
+@pytest.mark.slow
 def test_checkpoints_of_the_classifier(checkpoint):
     path, network = checkpoint
     ours = detector(attention="se")
@@ -190,6 +191,7 @@ def test_files_of_something_else(tmp_path, content, message):
         load_backbone(detector(), path)
 
 
+@pytest.mark.slow
 def test_a_truncated_file(tmp_path):
     torch.save(resnet18().state_dict(), tmp_path / "weights.pth")
     content = (tmp_path / "weights.pth").read_bytes()

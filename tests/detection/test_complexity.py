@@ -36,6 +36,7 @@ def test_parameters_are_torchvisions(name, builder):
     assert cost(name).parameters == expected - fixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["retinanet", *thorough("faster_rcnn", "mask_rcnn")])
 def test_eca_learns_80_parameters_more_15_of_them_in_the_fixed_stage(name):
     plain, eca = (cost(name, attention).parameters for attention in (None, "eca"))

@@ -204,6 +204,7 @@ def test_boxes_alone_need_no_masks():
     assert alone == {name: value for name, value in both.items() if name.startswith("box_")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 3, 12])
 def test_batches_and_their_order_leave_no_trace(pieces):
     predictions, targets = case(2)

@@ -174,6 +174,7 @@ def test_eca_adds_its_own_kernels_alone(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize(
     ("backbone", "attention"),
@@ -193,6 +194,7 @@ def test_detectors_train(name, backbone, attention):
     assert all(p.grad.any() for p in learning)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["cbam", "nl", "aa", *thorough("gc", "a2", "gsop")])
 def test_other_attention_trains(attention):
     network = small("retinanet", "resnet18", attention, norm="batch").build()
@@ -211,6 +213,7 @@ def test_other_backbones_detect(backbone):
     assert [list(result) for result in found] == [["boxes", "labels", "scores"]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first_of(DETECTORS, 2))
 def test_labels_start_at_first_label(name):
     """Labels of all classes are found, none below the first and none behind the last."""
@@ -248,6 +251,7 @@ def test_norms_of_learning_stages_follow_the_batches(norm, kind):
     assert {key.split(".")[2] for key in changed} == {"layer2", "layer3", "layer4"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["frozen", "batch", *thorough("sync")])
 @pytest.mark.parametrize("training", [True, *thorough(False)])
 def test_fused_tails_change_nothing(norm, training):
@@ -267,6 +271,7 @@ def test_fused_tails_change_nothing(norm, training):
     torch.testing.assert_close(*outcomes, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", ["auto", *thorough(False)])
 def test_frozen_norms_under_autocast(fused):
     """Sixteen bits cost either tail their rounding and no more."""

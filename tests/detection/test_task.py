@@ -60,6 +60,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "head"), first_of([(n, head) for n, hs in HEADS.items() for head in hs], 2)
 )
@@ -298,6 +299,7 @@ def test_checkpoint_of_another_architecture_is_named(data, tmp_path, changed, di
         trainer(tmp_path).validate(other, datamodule=data, ckpt_path=tmp_path / "model.ckpt")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_same_weights_is_taken(data, tmp_path):
     run = trainer(tmp_path)
     run.strategy.connect(detector())

@@ -49,6 +49,7 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_all_figures_from_a_config(work, tmp_path):
     attention(work / "eca.ckpt", work / "data.yaml", against=work / "plain.ckpt", output=tmp_path)
     found = names_in(tmp_path)
@@ -57,6 +58,7 @@ def test_all_figures_from_a_config(work, tmp_path):
         assert len(np.unique(np.asarray(Image.open(tmp_path / name).convert("L")))) > 20
 
 
+@pytest.mark.slow
 def test_a_folder_and_a_network_without_gates(work, tmp_path):
     attention(work / "plain.ckpt", work / "images", image_size=32, output=tmp_path)
     assert names_in(tmp_path) == ["grad_cam.png"]
@@ -65,6 +67,7 @@ def test_a_folder_and_a_network_without_gates(work, tmp_path):
     assert names_in(tmp_path / "renamed") == ["grad_cam.png"]
 
 
+@pytest.mark.slow
 def test_the_images_are_those_of_the_classes(work, tmp_path, monkeypatch):
     seen = {}
 

@@ -58,6 +58,7 @@ def test_nested_and_prefixed(capsys, content, note):
     assert all(torch.equal(found[key], value) for key, value in RAW.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "ema", "raw"),
     [

@@ -63,6 +63,7 @@ def named(how, state, tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["arch", "metadata", *thorough("args", "name", "config", "cache")])
 def test_a_network_is_taken_for_what_it_is_called(blurred, tmp_path, capsys, how):
     path = named(how, blurred.state_dict(), tmp_path)
@@ -160,6 +161,7 @@ def test_the_report_says_what_weights_do_not_show(blurred, capsys):
         assert what in report
 
 
+@pytest.mark.slow
 def test_mean_and_std_of_a_hub_config(tmp_path, capsys):
     torch.manual_seed(0)
     theirs = timm.create_model("resnet18", num_classes=3).eval()

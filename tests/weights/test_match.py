@@ -68,6 +68,7 @@ def test_resnets_of_the_original_project(tmp_path, arch, kernels, options):
         torch.testing.assert_close(network(IMAGES), resnet_logits(state, IMAGES), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mobilenet_of_the_original_project(tmp_path):
     kernels = [1, 1, 1, 1, 3, 3, 3]  # 1 below 96 channels
     state = mobilenet_weights(kernels, classes=10)
@@ -79,6 +80,7 @@ def test_mobilenet_of_the_original_project(tmp_path):
         torch.testing.assert_close(network(IMAGES), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_files_from_before_norms_counted_their_batches(tmp_path):
     state = resnet_weights("eca_resnet18", [3, 3, 3, 3])
     old = {key: value for key, value in state.items() if "num_batches" not in key}
@@ -241,6 +243,7 @@ def test_every_difference_is_named(eca18, settings, kinds, one):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_missing_and_extra_keys_are_listed_and_the_network_still_recognized(tmp_path):
     state = resnet_weights("eca_resnet18", [3, 3, 3, 3])
     del state["layer3.1.conv2.weight"], state["layer2.0.eca.conv.weight"], state["fc.bias"]
@@ -257,6 +260,7 @@ def test_missing_and_extra_keys_are_listed_and_the_network_still_recognized(tmp_
     }
 
 
+@pytest.mark.slow
 def test_kernels_that_differ_within_a_stage_are_named(tmp_path):
     state = resnet_weights("eca_resnet18", [3, 3, 3, 3])
     state["layer2.1.eca.conv.weight"] = torch.zeros(1, 1, 9)

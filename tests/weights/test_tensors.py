@@ -34,6 +34,7 @@ def _in_a_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.parametrize("strict", ["true", *thorough("false")])
 def test_tensors_that_are_no_weights(capsys, kind, strict):

@@ -90,6 +90,7 @@ def test_equals_the_modules_in_a_training_step(attention, training, memory_forma
     assert_same(Tail(attention).double().train(training), *maps(memory_format=memory_format))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attention", "training", "memory_format", "backend"),
     [
@@ -117,6 +118,7 @@ def test_equals_the_modules_through_inductor(attention, training):
     assert_same(Tail(attention).double().train(training), *maps(), "inductor")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (1, 6)], ids=str)
 @pytest.mark.parametrize("backend", [None, "aot_eager"])
 def test_equals_the_modules_on_small_maps(size, backend):
@@ -143,6 +145,7 @@ def test_equals_the_modules_without_gradients(attention, backend, training, memo
     assert torch.equal(residual, before[1])
 
 
+@pytest.mark.slow
 def test_running_statistics_follow_several_batches():
     tail = Tail().double()
     compiled, plain = torch.compile(tail, backend="aot_eager"), unfused(tail)
@@ -154,6 +157,7 @@ def test_running_statistics_follow_several_batches():
     assert tail.norm.num_batches_tracked == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("backend", [None, "eager"])
 @pytest.mark.parametrize("attention", ["eca", "se"])
@@ -183,6 +187,7 @@ def test_second_derivatives_are_those_of_the_modules():
     torch.testing.assert_close(*seconds, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "mean"), [(None, 0), (None, 20), ("eager", 20)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("training", [True, False])
@@ -203,6 +208,7 @@ def test_is_as_precise_as_the_modules(backend, training, dtype, mean):
         assert error <= 4**2 * allowed  # 3 in one case, compiled evaluation; mostly below 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [None, "eager"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_works_where_all_parameters_have_16_bits(dtype, backend):
@@ -265,6 +271,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "grad", "backend"),
     [
@@ -351,6 +358,7 @@ def test_copies_are_independent():
         torch.testing.assert_close(other(z, residual), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, *thorough(torch.bfloat16)], ids=str)
 def test_compiled_tail_saves_no_map_but_input_and_output(dtype):
     """Beside a tail without attention, which keeps its input and which values the ReLU let pass."""

@@ -30,6 +30,7 @@ def test_figures_at_each_validation(fit, classifier):
         assert min(images[0].width, images[0].height) > 200
 
 
+@pytest.mark.slow
 def test_only_eca_has_kernels(fit, classifier):
     events = fit(AttentionFigures(), model=classifier("se"), limit_train_batches=1)
     assert sorted(events.tags("images")) == TAGS[:2]
@@ -41,6 +42,7 @@ def test_networks_without_channel_gates_have_none_to_show(fit, classifier, atten
     assert events.tags("images") == []
 
 
+@pytest.mark.slow
 def test_images_are_the_first_of_each_class_and_no_padding(fit, classifier, tiny_data, monkeypatch):
     drawn = []
     monkeypatch.setattr(

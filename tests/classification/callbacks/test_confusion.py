@@ -35,6 +35,7 @@ def test_the_figure_has_a_row_for_each_class(classes):
     assert [label.get_text() for label in axes.get_yticklabels()][-1] == f"class {classes - 1}"
 
 
+@pytest.mark.slow
 def test_validation_counts_each_image_once(fit, classifier, tiny_data):
     """A network that always says 0 takes each image of the others for one of 0."""
     model = classifier()

@@ -40,6 +40,7 @@ def test_are_found_wherever_they_are(drawn, make_trainer, classifier, tiny_data,
     assert names == tiny_data.class_names
 
 
+@pytest.mark.slow
 def test_fewer_images_than_asked_for_and_no_padding_among_them(drawn, fit):
     events = fit(WorstImages(images=100), limit_train_batches=2, val_check_interval=1)
     assert [len(worst.losses) for worst, _ in drawn] == [36, 36]

@@ -190,6 +190,7 @@ def test_fashion_mnist_is_grey_as_rgb(fashion_files, tmp_path):
             assert np.array_equal(rgb, np.stack([gray] * 3, axis=2))
 
 
+@pytest.mark.slow
 def test_fashion_mnist_is_written_once(fashion_files, tmp_path):
     source, _ = fashion_files
     train = tmp_path / "out" / "train.beton"
@@ -230,6 +231,7 @@ def test_a_damaged_idx_file_is_named(content, tmp_path):
         write_fashion_mnist(tmp_path / "out", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_torchvision_reads_the_same_fashion_mnist(fashion_files, tmp_path):
     source, _ = fashion_files
     raw = tmp_path / "root" / "FashionMNIST" / "raw"
@@ -287,6 +289,7 @@ def gray_squares(folder, names, side=120):
         (gray if index % 2 else gray.convert("RGB")).save(folder / name)
 
 
+@pytest.mark.slow
 def test_three_splits_are_three_files(tmp_path):
     root = tmp_path / "root" / "dtd" / "dtd"
     (root / "labels").mkdir(parents=True)
@@ -321,6 +324,7 @@ def test_a_set_without_splits_is_divided(tmp_path):
         write_torchvision("EuroSAT", tmp_path / "out", tmp_path / "root", val_fraction=0.24)
 
 
+@pytest.mark.slow
 def test_a_changed_source_of_torchvision_is_noticed(tmp_path, capsys):
     root = tmp_path / "root"
     for kind in ("Forest", "River"):

@@ -54,6 +54,7 @@ def assert_agree(samples, others):
         assert torch.equal(samples[index], others[index])
 
 
+@pytest.mark.slow
 def test_pixels_do_not_depend_on_threads_batch_size_or_ranks(loader, photos):
     expected = samples(loader)
     assert_agree(samples(loader), expected)
@@ -119,6 +120,7 @@ def test_files_are_augmented_alike(loader, image_folder):
     assert np.median(distances(expected, plain)) > 20  # so much the augmentations change
 
 
+@pytest.mark.slow
 def test_workers_of_image_files_change_nothing(image_folder):
     files = list_class_folders(image_folder)
     dataset = FileDataset(files.paths, files.labels, VIEW)

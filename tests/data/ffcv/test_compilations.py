@@ -13,6 +13,7 @@ from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.data.transforms.crop import Crop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"decoder": "ffcv"}, {"os_cache": False}], ids=str)
 def test_a_second_loader_compiles_nothing(raw_beton, options):
     info = check_beton(raw_beton)

@@ -63,6 +63,7 @@ def calls(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_copies_wait_for_no_computation_and_the_host_for_no_copy(raw_beton, calls, device):
     info = check_beton(raw_beton, "data")

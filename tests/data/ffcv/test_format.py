@@ -172,6 +172,7 @@ def test_a_damaged_allocation_is_found(copy, values):
         check_beton(copy)
 
 
+@pytest.mark.slow
 def test_random_damage_never_passes_unnoticed_into_pointers(copy):
     good = check_beton(copy)
     content = copy.read_bytes()

@@ -67,6 +67,7 @@ def equal(batches, others):
     )
 
 
+@pytest.mark.slow
 def test_raw_pixels_are_exact_and_kept_batches_are_not_overwritten(sequential, arrays):
     images, labels = zip(*epoch(sequential), strict=True)
     assert [len(batch) for batch in images] == [8] * 13
@@ -175,6 +176,7 @@ def test_resumes_exactly_with_batches_prefetched(training, one_thread, done):
     assert equal(list(one_thread), list(training))
 
 
+@pytest.mark.slow
 def test_pages_read_ahead_and_a_quasi_random_order_give_the_same_pixels(training, raw):
     order = replace(training.index_sampler, pages=raw.pages)
     loader = BetonLoader(raw, TRAIN, order, num_workers=1, os_cache=False)

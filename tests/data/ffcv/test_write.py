@@ -189,6 +189,7 @@ def test_nothing_to_write(arrays, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_good_file_is_kept_and_never_silently_replaced(arrays, tmp_path):
     path = tmp_path / "x.beton"
     options = {"class_names": NAMES, "source": "arrays", "encoding": Encoding("raw")}

@@ -138,6 +138,7 @@ def test_names_of_a_list_with_both_kinds_of_paths(tmp_path, monkeypatch):
     assert file_names([Path("a/../b/1.jpg"), Path("c/2.jpg")]) == ["b/1.jpg", "c/2.jpg"]
 
 
+@pytest.mark.slow
 def test_nothing_found_is_an_empty_list(data, tmp_path):
     config = tiny_detector("faster_rcnn", options={"box_score_thresh": 1.0})
     predict(tmp_path, ObjectDetector(config), data, DetectionWriter())
@@ -151,6 +152,7 @@ def test_each_writer_is_for_its_own_task(masks, data, tmp_path):
     assert not (tmp_path / "table.csv").exists()
 
 
+@pytest.mark.slow
 def test_ground_truth_and_detections_side_by_side(masks, data, tmp_path, monkeypatch):
     drawn, draw = [], detection_images.draw_objects
 

@@ -46,6 +46,7 @@ def scenes():
     return list(zip(composed, grounds, strict=True))
 
 
+@pytest.mark.slow
 def test_masks_are_where_the_background_is_hidden(scenes):
     """Later objects hide earlier ones, so that each pixel belongs to one at the most."""
     coincidences = total = 0
@@ -140,6 +141,7 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_the_seed_is_all_that_scenes_depend_on(source, tmp_path):
     for name, options in (("a", {}), ("b", {}), ("c", {"seed": 1}), ("d", {"train_scenes": 9})):
         write_fashion_coco(tmp_path / name, source, **{**SMALL, **options})

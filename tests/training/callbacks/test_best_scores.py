@@ -35,6 +35,7 @@ def options(events):
     return dict(start.session_start_info.hparams), names
 
 
+@pytest.mark.slow
 def test_best_scores_belong_to_one_validation(fit, script):
     script(0.25, 0.75, 0.5)
     events = fit(BestScores(), CalibrationMonitor(), max_epochs=3, limit_train_batches=2)

@@ -25,6 +25,7 @@ def cockpit():
     return [getattr(callbacks, name)() for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -68,6 +69,7 @@ def test_a_run_without_validation_set(make_trainer, classifier, tiny_data):
     make_trainer(*cockpit()).fit(classifier(), datamodule=tiny_data)
 
 
+@pytest.mark.slow
 def test_validation_alone_is_reported(make_trainer, classifier, tiny_data):
     trainer = make_trainer(*cockpit())
     (scores,) = trainer.validate(classifier(), datamodule=tiny_data, verbose=False)

@@ -21,6 +21,7 @@ class ByHand(Callback):
         self.norms.append(torch.cat(gradients).norm().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"gradient_clip_val": 1e-3}, *thorough({}, {"accumulate_grad_batches": 2})],

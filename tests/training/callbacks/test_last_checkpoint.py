@@ -47,6 +47,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_stopped_run_goes_on_with_no_step_and_no_validation_lost(tmp_path, moment):
     straight, _ = train(tmp_path / "straight", LastCheckpoint())

@@ -72,6 +72,7 @@ def fit(data, folder, epochs, checkpoint=None, **when):
     return seen.sizes, trainer.logger.log_dir
 
 
+@pytest.mark.slow
 def test_batches_grow_and_the_size_is_logged(data, tmp_path):
     sizes, logs = fit(data, tmp_path, epochs=4)
     expected = {0: 32, 1: 32, 2: 48, 3: 64}
@@ -81,6 +82,7 @@ def test_batches_grow_and_the_size_is_logged(data, tmp_path):
     assert sorted(map(float, logged)) == [32, 48, 64]
 
 
+@pytest.mark.slow
 def test_resumed_run_goes_on_with_the_right_size(folder, tmp_path):
     data = ImageFolderDataModule(train=folder, batch_size=4, num_workers=0, seed=0)
     fit(data, tmp_path, epochs=2)
@@ -88,6 +90,7 @@ def test_resumed_run_goes_on_with_the_right_size(folder, tmp_path):
     assert sizes == [(2, 48, 48)] * 2 + [(3, 64, 64)] * 2
 
 
+@pytest.mark.slow
 def test_run_resumed_in_mid_epoch_goes_on_with_the_right_size(folder, tmp_path):
     data = ImageFolderDataModule(train=folder, batch_size=4, num_workers=0, seed=0)
     fit(data, tmp_path, epochs=3, every_n_train_steps=5)

@@ -23,6 +23,7 @@ from eca_lightning.backbones.complexity import complexity
 from eca_lightning.training.callbacks.run_description import NetworkSummary, cost_table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["se", None])
 def test_costs_are_those_of_the_models_table(attention):
     plain = BackboneConfig("resnet20", num_classes=10)

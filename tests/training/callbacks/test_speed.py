@@ -48,6 +48,7 @@ def clock(monkeypatch, tiny_data):
     return clock
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", [1, 2, 3])
 def test_speed_and_wait_leave_validation_out(fit, clock, interval):
     events = fit(clock, SpeedMonitor(), max_epochs=2, log_every_n_steps=interval)
@@ -62,6 +63,7 @@ def test_accumulated_batches_all_count(fit, clock):
     assert events.scalars("train/data_wait") == pytest.approx([WAIT / (WAIT + WORK)] * 3)
 
 
+@pytest.mark.slow
 def test_resumed_run_measures_anew(fit, clock, tmp_path):
     fit(clock, SpeedMonitor(), ModelCheckpoint(tmp_path, "last"))
     clock.now += 1e6  # between the runs
