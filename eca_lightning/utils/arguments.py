@@ -94,7 +94,8 @@ class OneLineErrors:
         try:
             return parser.parse_path(path, *args, **kwargs)
         except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            remedy = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+            raise ValueError(f"{path}: {error}{remedy}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Report bad input as an error of this package, which the program prints in one line.
@@ -166,13 +167,16 @@ def _one_line(message: str, options: Sequence[str]) -> str:
             line = line[key.end() :]
         if line and not line.startswith(_NOISE) and line not in clear:
             clear.append(line)
+    is_number = "<class 'float'>" in message  # or a tensor, as learning rates may be
+    if is_number:
+        clear = [line for line in clear if not _UNKNOWN_CLASS.search(line)]
     text = " ".join(clear) or " ".join(message.split())
     text = re.sub(r"Unexpected config:.*", "a config must be a map of options", text)
     text = text.replace("Problems parsing config: ", "")
     if missing := _MISSING_CHOICE.search(text):
         group, known = missing[1].replace(".", " "), missing[2].replace(",", ", ")
         text = f"{group} is followed by one of {known}"
-    elif unknown := _UNKNOWN_CLASS.search(message):
+    elif not is_number and (unknown := _UNKNOWN_CLASS.search(message)):
         name = unknown["a"] or unknown["b"] or unknown["c"]
         text = f"unknown class '{name}'{_hint(name, _classes_beside(name))}"
     elif "did you mean" not in text and (choice := _UNKNOWN_CHOICE.search(text)):
@@ -192,11 +196,13 @@ def _one_line(message: str, options: Sequence[str]) -> str:
 
 def _hint(name: str, known: Iterable[str]) -> str:
     plain = name.replace("-", "_")
-    near = get_close_matches(plain, {*known, "class_path", "init_args"}, n=1)
-    if not near and "." in plain:  # the group's name may be the wrong one
-        root, _, rest = plain.partition(".")
-        roots = get_close_matches(root, {option.partition(".")[0] for option in known}, n=1)
-        near = [f"{roots[0]}.{rest}"] if roots and roots[0] != root else []
+    names = {option.lower(): option for option in (*known, "class_path", "init_args")}
+    root, _, rest = plain.partition(".")
+    roots = {option.partition(".")[0] for option in names}
+    if rest and root.lower() not in roots:  # the group's name is the wrong one
+        near = [f"{group}.{rest}" for group in get_close_matches(root.lower(), roots, n=1)]
+    else:
+        near = [names[close] for close in get_close_matches(plain.lower(), names, n=1)]
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
