@@ -119,6 +119,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         for name, values in (("mean", mean), ("std", std)):
             require(all(0 <= v <= 1 for v in values), name, "values from 0 to 1", values)
         require(all(std), "std", "above 0", std)
+        require(0 <= label_smoothing <= 1, "label_smoothing", "from 0 to 1", label_smoothing)
         if bce_target_threshold is not None and loss != "binary_cross_entropy":
             raise ValueError("bce_target_threshold is for loss: binary_cross_entropy: leave it out")
         self.save_hyperparameters({"mixing": asdict(mixing) if mixing else None})

@@ -8,7 +8,13 @@ from lightning.pytorch import Trainer
 
 from eca_lightning.utils.checks import require, require_known
 
-_LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_sanity_val_steps": -1}
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "num_sanity_val_steps": -1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+}
 
 
 def require_work(options: Mapping[str, Any], is_fit: bool) -> None:

@@ -1,6 +1,8 @@
 """Optimizers and schedules: parameter groups, the length of a run, what resuming keeps."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -13,6 +15,15 @@ _REMEDY = (
     "resume with the same, or start a new run from the weights alone, from which "
     "'eca-lightning import' makes a checkpoint"
 )
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Name the option where torch refuses a value in it, such as a negative learning rate."""
+    try:
+        yield
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ValueError(f"{option}: {error}") from error
 
 
 def images_per_step(trainer: Trainer) -> int:

@@ -231,10 +231,12 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
         """Build the optimizer and its schedule.
 
         Raises:
-            ValueError: If the batch size or the length of the run is needed, but unknown.
+            ValueError: If the batch size or the length of the run is needed, but unknown, or if the
+                optimizer or the schedule refuses its options.
         """
         groups = optim.parameter_groups(self, self.no_decay_norm_bias)
-        optimizer = fused_where_possible(self.optimizer_builder(groups), self.trainer)
+        with optim.naming("model.optimizer"):
+            optimizer = fused_where_possible(self.optimizer_builder(groups), self.trainer)
         if self.lr_base_batch_size is not None:
             batch, base = optim.images_per_step(self.trainer), self.lr_base_batch_size
             for group in optimizer.param_groups:  # Goyal et al., arXiv 1706.02677
@@ -245,15 +247,17 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
             self._built_options = optim.built_options(optimizer, None, self.lr_interval)
             return {"optimizer": optimizer}
         horizon = optim.horizon_in_steps(self.trainer) if self.lr_interval == "step" else {}
-        try:
-            schedule = self.lr_scheduler_builder(optimizer, **horizon)
-        except TypeError as error:
-            if not horizon:
-                raise
-            raise ValueError(
-                "lr_interval: step gives the schedule total_steps and steps_per_epoch, which it "
-                f"does not take ({error}): take eca_lightning.WarmupThenDecay, or lr_interval epoch"
-            ) from error
+        with optim.naming("model.lr_scheduler"):
+            try:
+                schedule = self.lr_scheduler_builder(optimizer, **horizon)
+            except TypeError as error:
+                if not horizon:
+                    raise
+                raise ValueError(
+                    "lr_interval: step gives the schedule total_steps and steps_per_epoch, which "
+                    f"it does not take ({error}): take eca_lightning.WarmupThenDecay, or "
+                    "lr_interval epoch"
+                ) from error
         self._built_options = optim.built_options(optimizer, schedule, self.lr_interval)
         monitor = getattr(schedule, "monitor", None)  # ReduceLROnPlateau has one
         options: Any = {"scheduler": schedule, "interval": self.lr_interval, "monitor": monitor}
