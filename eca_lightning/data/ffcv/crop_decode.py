@@ -11,7 +11,7 @@ bilinear interpolation. A JPEG whose crop is much larger than the output is deco
 import ctypes
 import functools
 import importlib.util
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import TypeAlias
 
 import numpy as np
@@ -26,12 +26,20 @@ Box: TypeAlias = tuple[float, float, float, float]
 REDUCE_FROM = 2.0
 """Default of ``reduce_from``, see `decode_crop`."""
 
-_VERSION = 1  # equal to that in crop_decode.h: a library of another version is not used
+_VERSIONS = (1, 2)  # of crop_decode.h; the first knows flips and areas alone
 _INTEGER, _REAL = ctypes.c_int64, ctypes.c_double
 _SIGNATURES = {
     "crop_decode_image": [_INTEGER] * 5 + [_REAL] * 4 + [_INTEGER] * 4 + [_REAL, _INTEGER],
     "crop_decode_portable": [_INTEGER],
 }
+
+
+class How(IntFlag):
+    """How a crop is resized, with the numbers of ``native/filter.h``."""
+
+    FLIP = 1
+    BILINEAR = 2  # antialiased, as in Pillow and torchvision, in place of the mean of areas
+    WHOLE_IMAGE = 4  # read pixels around the crop, as if the whole image were resized first
 
 
 class Status(IntEnum):
@@ -70,7 +78,7 @@ def load_library(path: str) -> ctypes.CDLL:
         OSError: If it cannot be loaded, or was built from another version of the package.
     """
     loaded = ctypes.CDLL(path)
-    if getattr(loaded, "crop_decode_version", int)() != _VERSION:
+    if getattr(loaded, "crop_decode_version", int)() not in _VERSIONS:
         raise OSError(f"{path} was built from another version of the package; reinstall it")
     for name, arguments in _SIGNATURES.items():
         function = getattr(loaded, name)
@@ -97,6 +105,16 @@ def library() -> ctypes.CDLL:
         raise RuntimeError(f"the crop decoder cannot be loaded: {error}") from error
 
 
+def require_version(how: int) -> None:
+    """Check that the library is not older than bilinear interpolation, if that is asked for.
+
+    Raises:
+        ImportError: If it is older.
+    """
+    if how & ~How.FLIP and library().crop_decode_version() < 2:
+        raise ImportError("the crop decoder is older than the package; install it again")
+
+
 def unavailable_reason() -> str:
     """Say why the library cannot be used, and the remedy; empty if it can."""
     try:
@@ -110,7 +128,7 @@ def decode_crop(
     stream: bytes | Pixels,
     crop: Box,
     size: tuple[int, int],
-    flip: bool = False,
+    how: int = 0,
     recorded_size: tuple[int, int] | None = None,
     reduce_from: float = REDUCE_FROM,
 ) -> Pixels:
@@ -120,7 +138,7 @@ def decode_crop(
         stream: The file's bytes.
         crop: The crop, inside the image.
         size: Height and width of the result, in pixels.
-        flip: Flip horizontally.
+        how: Bits of `How`.
         recorded_size: Height and width that the image must have, if known.
         reduce_from: Decode at 1/2 of the resolution if the crop is at least this many times as
             large as the result in both directions, at 1/4 from twice this factor, at 1/8 from four
@@ -136,10 +154,10 @@ def decode_crop(
         MemoryError: If it would take more memory than there is, or than the decoder allows.
     """
     data = np.frombuffer(stream, np.uint8)
-    return _decode(JPEG, data, recorded_size or (0, 0), crop, size, flip, reduce_from)
+    return _decode(JPEG, data, recorded_size or (0, 0), crop, size, how, reduce_from)
 
 
-def resize_crop(pixels: Pixels, crop: Box, size: tuple[int, int], flip: bool = False) -> Pixels:
+def resize_crop(pixels: Pixels, crop: Box, size: tuple[int, int], how: int = 0) -> Pixels:
     """Resize a crop of an image in memory; see `decode_crop`.
 
     Raises:
@@ -149,7 +167,7 @@ def resize_crop(pixels: Pixels, crop: Box, size: tuple[int, int], flip: bool = F
         got = f"got {pixels.dtype} of shape {pixels.shape}"
         raise ValueError(f"pixels must be uint8 of shape (height, width, 3), {got}")
     pixels = np.ascontiguousarray(pixels)
-    return _decode(RAW, pixels, pixels.shape[:2], crop, size, flip, REDUCE_FROM)
+    return _decode(RAW, pixels, pixels.shape[:2], crop, size, how, REDUCE_FROM)
 
 
 def _decode(
@@ -158,16 +176,17 @@ def _decode(
     image_size: tuple[int, ...],
     crop: Box,
     size: tuple[int, int],
-    flip: bool,
+    how: int,
     reduce_from: float,
 ) -> Pixels:
     if not reduce_from >= 2:
         raise ValueError(f"reduce_from must be at least 2, got {reduce_from}")
     if not all(1 <= side <= 65535 for side in size):
         raise ValueError(f"size must be a height and a width from 1 to 65535, got {size}")
+    require_version(how)
     output = np.empty((*size, 3), np.uint8)
     message = ctypes.create_string_buffer(200)
-    source = (mode, data.ctypes.data, data.size, *image_size, *crop, flip)
+    source = (mode, data.ctypes.data, data.size, *image_size, *crop, how)
     target = (output.ctypes.data, *size, reduce_from, ctypes.addressof(message))
     status = library().crop_decode_image(*source, *target)
     if status != Status.OK:

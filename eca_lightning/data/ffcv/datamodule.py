@@ -1,12 +1,14 @@
 """The data module for .beton files, streamed by FFCV."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from eca_lightning.data.datamodule import ClassificationDataModule, Split
 from eca_lightning.data.epoch_loader import EpochLoader
 from eca_lightning.data.ffcv.format import BetonInfo, check_beton
+from eca_lightning.data.transforms.crop import Interpolation
 from eca_lightning.utils.checks import require, require_at_least
 
 
@@ -26,6 +28,10 @@ class FFCVDataModule(ClassificationDataModule):
         decoder: ``crop`` decodes only the part of each image that the crop needs, with the
             package's own decoder; ``ffcv`` decodes whole images with FFCV's, which is also the
             fallback where ours was not built.
+        interpolation: How images are resized. ``area`` averages areas, which is faster;
+            ``bilinear`` is antialiased, as in Pillow and torchvision, and makes center_crop
+            torchvision's Resize and CenterCrop to the pixel, which released weights were
+            validated with.
         **kwargs: See :class:`~eca_lightning.data.datamodule.ClassificationDataModule`.
 
     Raises:
@@ -39,9 +45,16 @@ class FFCVDataModule(ClassificationDataModule):
         os_cache: bool = True,
         batches_ahead: int = 3,
         decoder: Literal["crop", "ffcv"] = "crop",
+        interpolation: Interpolation = "area",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        require(
+            interpolation in get_args(Interpolation),
+            "data.interpolation",
+            "area or bilinear",
+            repr(interpolation),
+        )
         require_at_least(1, batches_ahead=batches_ahead)
         known = order in ("random", "quasi_random")
         require(known, "data.order", "random or quasi_random", repr(order))
@@ -50,6 +63,7 @@ class FFCVDataModule(ClassificationDataModule):
         self.os_cache = os_cache
         self.batches_ahead = batches_ahead
         self.decoder = decoder
+        self.interpolation: Interpolation = interpolation
         # Imported here and not above, so that the package works without FFCV.
         self._ffcv_loader = import_module("eca_lightning.data.ffcv.loader")
 
@@ -64,7 +78,7 @@ class FFCVDataModule(ClassificationDataModule):
 
     def _load(self, source: BetonInfo, split: Split) -> EpochLoader:
         smallest, largest = source.resolutions
-        crop = self._crop(split, smallest)
+        crop = replace(self._crop(split, smallest), interpolation=self.interpolation)
         if crop.name == "full" and smallest != largest:
             raise ValueError(
                 f"data.{split}: the crop 'full' needs images of one size, but those of "

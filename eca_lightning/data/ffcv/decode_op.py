@@ -23,12 +23,12 @@ class SlotMemory(NamedTuple):
     """The memory of :class:`CropDecoder`, in the order in which it is declared."""
 
     images: NDArray[np.uint8]  # (slots, batch, height, width, 3)
-    boxes: NDArray[np.int64]  # (slots, batch, 5): top, left, height, width, flip; set before a run
+    boxes: NDArray[np.float64]  # (slots, batch, 5): top, left, height, width, how; set before a run
     status: NDArray[np.int64]  # (slots, batch, 1): nonzero where an image could not be decoded
 
 
 class CropDecoder(ffcv_api.SimpleRGBImageDecoder):
-    """Decode each image, crop it, resize it by area (bilinear when enlarging) and flip it.
+    """Decode each image, crop it, resize it and flip it.
 
     Args:
         height, width: Size of the output in pixels.
@@ -45,7 +45,7 @@ class CropDecoder(ffcv_api.SimpleRGBImageDecoder):
     def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, tuple[Any, ...]]:
         """Declare the output's shape and the memory of each slot."""
         shape = (self.height, self.width, 3)
-        memory = ((shape, "u1"), ((5,), "<i8"), ((1,), "<i8"))
+        memory = ((shape, "u1"), ((5,), "<f8"), ((1,), "<i8"))
         queries = tuple(ffcv_api.AllocationQuery(size, np.dtype(dtype)) for size, dtype in memory)
         return replace(previous_state, jit_mode=True, shape=shape, dtype=np.dtype("u1")), queries
 
@@ -74,12 +74,12 @@ def _crop_decoder(decode_image: Any) -> Callable[..., Any]:
 
     def decode(image, data, box, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         mode, h, w = np.int64(image["mode"]), np.int64(image["height"]), np.int64(image["width"])
-        top, left, height, width, flip = box
+        top, left, height, width, how = box
         source, target = data.ctypes.data, out.ctypes.data
         out_h, out_w = out.shape[:2]
         return decode_image(
-            mode, source, data.size, h, w, float(top), float(left), float(height), float(width),
-            flip, target, out_h, out_w, reduce_from, 0,
+            mode, source, data.size, h, w, top, left, height, width,
+            np.int64(how), target, out_h, out_w, reduce_from, 0,
         )  # fmt: skip
 
     return decode
@@ -99,7 +99,7 @@ def _decoder() -> Callable[..., Any]:
         else:
             pixels = data.reshape(h, w, 3)
 
-        top, left, height, width, flip = box
+        top, left, height, width, flip = box.astype(np.int64)
         bottom, right = top + height, left + width
         source, target = pixels.ctypes.data, out.ctypes.data
         out_height, out_width = out.shape[:2]

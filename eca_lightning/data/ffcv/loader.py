@@ -30,12 +30,14 @@ from torch import Tensor
 from eca_lightning.data.epoch_loader import Batch, EpochLoader
 from eca_lightning.data.ffcv import crop_decode, ffcv_api
 from eca_lightning.data.ffcv.augment_op import StepApplier
+from eca_lightning.data.ffcv.crop_decode import How
 from eca_lightning.data.ffcv.decode_op import CropDecoder, DecoderName, SlotMemory
 from eca_lightning.data.ffcv.format import BetonInfo
 from eca_lightning.data.ffcv.packed import native
 from eca_lightning.data.ffcv.samples import PackedField
 from eca_lightning.data.sampler import PADDING, DistributedBatchSampler
 from eca_lightning.data.transforms.crop import Crop
+from eca_lightning.utils.checks import require
 
 _RUNNING_CODE = threading.Lock()
 """Numba's fallback thread pool aborts the process if two threads enter it at once."""
@@ -85,7 +87,7 @@ class BetonLoader(EpochLoader):
         on_gpu = device is not None and device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if on_gpu else None
         self._device = self._copies.device if self._copies else None  # with its number
-        self._decoder = CropDecoder(crop.height, crop.width, _decode_image(info, decoder))
+        self._decoder = CropDecoder(crop.height, crop.width, _decode_image(info, crop, decoder))
         self._augmenter = StepApplier(crop.steps([0], 0).shape[1:]) if crop.augment else None
         with ffcv_api.torch_threads_kept():
             self._loader = ffcv_api.Loader(
@@ -152,7 +154,14 @@ class BetonLoader(EpochLoader):
         return images, labels, copied
 
 
-def _decode_image(info: BetonInfo, decoder: DecoderName) -> Any:
+def _filter(crop: Crop) -> How:
+    """Return how the decoders resize the images of a crop."""
+    if crop.interpolation == "area":
+        return How(0)
+    return How.BILINEAR | (How.WHOLE_IMAGE if crop.name == "center_crop" else How(0))
+
+
+def _decode_image(info: BetonInfo, crop: Crop, decoder: DecoderName) -> Any:
     """Return the function of ours that decodes the images of a .beton; None to let FFCV do it."""
     if info.is_packed:
         if decoder == "ffcv":
@@ -163,7 +172,16 @@ def _decode_image(info: BetonInfo, decoder: DecoderName) -> Any:
     if decoder == "crop" and (reason := crop_decode.unavailable_reason()):
         rank_zero_warn(f"Decoding with FFCV, which is slower: {reason}")
         decoder = "ffcv"
-    return crop_decode.library().crop_decode_image if decoder == "crop" else None
+    if decoder == "ffcv":
+        require(
+            crop.interpolation == "area",
+            "data.interpolation",
+            "area where FFCV decodes",
+            repr(crop.interpolation),
+        )
+        return None
+    crop_decode.require_version(_filter(crop))
+    return crop_decode.library().crop_decode_image
 
 
 class EpochStream(ffcv_api.EpochIterator):
@@ -216,9 +234,9 @@ class EpochStream(ffcv_api.EpochIterator):
         images = self._info.images[samples]
         first = number * self.loader.batch_size
         indices = self._indices[first : first + len(samples)]
-        self._memory.boxes[slot, : len(indices)] = self._crop.boxes(
-            indices, images["height"], images["width"], self._epoch
-        )
+        boxes = self._memory.boxes[slot, : len(indices)]
+        boxes[:] = self._crop.boxes(indices, images["height"], images["width"], self._epoch)
+        boxes[:, 4] += _filter(self._crop)
         if self._steps is not None:
             self._steps[slot, : len(indices)] = self._crop.steps(indices, self._epoch)
         with _RUNNING_CODE:

@@ -8,7 +8,7 @@ these.
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from eca_lightning.data.transforms.augmentation import STEP_LENGTH, Augmentation
 from eca_lightning.utils.checks import require
 
 CropName = Literal["random_resized_crop", "center_crop", "full"]
+Interpolation = Literal["area", "bilinear"]
 
 ATTEMPTS = 10
 """Boxes tried before falling back to a center box, as in torchvision's RandomResizedCrop."""
@@ -100,6 +101,24 @@ def random_resized_crops(
     return np.stack([*offsets, *sides], axis=1)
 
 
+def resized_center_crops(
+    heights: NDArray[np.int64], widths: NDArray[np.int64], resize_size: int, size: int
+) -> NDArray[np.float64]:
+    """Compute what torchvision's ``Resize(resize_size)`` and ``CenterCrop(size)`` leave.
+
+    Returns:
+        Rows of (top, left, height, width) in pixels of the image, of shape ``(N, 4)``.
+    """
+    shorter = np.minimum(heights, widths)
+    offsets, sides = [], []
+    for lengths in (heights, widths):
+        resized = resize_size * lengths // shorter
+        scale = lengths / resized
+        offsets.append(np.rint((resized - size) / 2) * scale)
+        sides.append(size * scale)
+    return np.stack([*offsets, *sides], axis=1)
+
+
 @dataclass(frozen=True)
 class Crop:
     """Map each sample of an epoch to its crop, its flip and the augmentations of the crop.
@@ -114,6 +133,8 @@ class Crop:
         flip: Flip each sample horizontally with probability 0.5.
         seed: Seed of all random choices, at least 0.
         augment: Augmentations after crop and flip, in this order.
+        interpolation: How .beton files are resized. With ``bilinear``, ``center_crop`` is
+            torchvision's Resize and CenterCrop to the pixel: its boxes have fractions.
 
     Raises:
         ValueError: If a value is out of range.
@@ -128,10 +149,13 @@ class Crop:
     flip: bool = False
     seed: int = 0
     augment: tuple[Augmentation, ...] = ()
+    interpolation: Interpolation = "area"
 
     def __post_init__(self) -> None:
         names = get_args(CropName)
         require(self.name in names, "crop", f"one of {', '.join(names)}", repr(self.name))
+        known = self.interpolation in get_args(Interpolation)
+        require(known, "interpolation", "area or bilinear", repr(self.interpolation))
         size = min(self.height, self.width)
         require(size >= 1, "image_size", "at least 1", size)
         if self.name == "center_crop":
@@ -159,7 +183,7 @@ class Crop:
 
     def boxes(
         self, samples: ArrayLike, heights: ArrayLike, widths: ArrayLike, epoch: int
-    ) -> NDArray[np.int64]:
+    ) -> NDArray[Any]:
         """Compute the crop boxes and flips of some samples in one epoch.
 
         Args:
@@ -170,12 +194,16 @@ class Crop:
 
         Returns:
             Rows of (top, left, height, width, flip), in pixels of the image and flip 0 or 1, of
-            shape ``(N, 5)``. Each box lies inside its image.
+            shape ``(N, 5)``: whole numbers, but of a bilinear center crop, float64. Each box lies
+            inside its image.
         """
         heights, widths = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
         numbers = uniforms(self.seed, epoch, samples, 3 + 2 * ATTEMPTS)
+        boxes: NDArray[Any]
         if self.name == "random_resized_crop":
             boxes = random_resized_crops(numbers[:, 1:], heights, widths, self.scale, self.ratio)
+        elif self.name == "center_crop" and self.interpolation == "bilinear":
+            boxes = resized_center_crops(heights, widths, int(self.resize_size), self.height)
         elif self.name == "center_crop":
             sides = np.minimum(heights, widths) * self.height / self.resize_size
             sides = np.floor(sides + 1e-6).astype(np.int64).clip(1)  # of 256 / 0.875 as well

@@ -94,7 +94,7 @@ def random_call(size, rng):
     return crop, [int(side) for side in rng.integers(1, 70, 2)]
 
 
-def damaged_calls(count, seed=0) -> Iterator[tuple[bytes, tuple, list, list, bool]]:
+def damaged_calls(count, seed=0) -> Iterator[tuple[bytes, tuple, list, list, int]]:
     """``count`` streams, nine of ten damaged, with what to ask of the decoder for each."""
     sound = corpus()
     for number in range(count):
@@ -104,10 +104,10 @@ def damaged_calls(count, seed=0) -> Iterator[tuple[bytes, tuple, list, list, boo
             stream = damage(stream, sound[rng.integers(len(sound))][0], rng)
         recorded = size if rng.random() < 0.7 else (0, 0)
         crop, output = random_call(size, rng)
-        yield stream, recorded, crop, output, bool(rng.integers(2))
+        yield stream, recorded, crop, output, int(rng.integers(8))
 
 
-def decode(library, stream, recorded, crop, size, flip, mode=0):
+def decode(library, stream, recorded, crop, size, how, mode=0):
     """Status and output of one call; both buffers are exact, so that overruns are seen."""
     data = np.frombuffer(stream, np.uint8).copy()
     output = np.full((*size, 3), 171, np.uint8)
@@ -117,7 +117,7 @@ def decode(library, stream, recorded, crop, size, flip, mode=0):
         data.size,
         *recorded,
         *crop,
-        flip,
+        how,
         output.ctypes.data,
         *size,
         2.0,
@@ -129,16 +129,16 @@ def decode(library, stream, recorded, crop, size, flip, mode=0):
 def fuzz(library, count, seed):
     """Run ``count`` calls and return how often each status came."""
     seen = Counter()
-    for number, (stream, recorded, crop, size, flip) in enumerate(damaged_calls(count, seed)):
-        status, output = decode(library, stream, recorded, crop, size, flip)
+    for number, (stream, recorded, crop, size, how) in enumerate(damaged_calls(count, seed)):
+        status, output = decode(library, stream, recorded, crop, size, how)
         if status and output.any():
             raise AssertionError(f"call {number} of seed {seed}: failed, but left pixels")
-        again = decode(library, stream, recorded, crop, size, flip)
+        again = decode(library, stream, recorded, crop, size, how)
         if again[0] != status or (again[1] != output).any():
             raise AssertionError(f"call {number} of seed {seed}: not the same when repeated")
         height, width = recorded if any(recorded) else (3, 5)
         raw = np.resize(np.frombuffer(stream, np.uint8), height * width * 3).tobytes()
-        decode(library, raw, (height, width), crop, size, flip, mode=1)
+        decode(library, raw, (height, width), crop, size, how, mode=1)
         seen[status] += 1
     return seen
 

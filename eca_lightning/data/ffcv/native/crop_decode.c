@@ -19,10 +19,10 @@ static int64_t resize_raw(const picture_request *q) {
   int height = (int)q->height, width = (int)q->width;
   if (q->data_bytes != (size_t)height * width * 3) return CROP_SIZE_MISMATCH;
 
-  span vertical = span_of(q->crop.top, q->crop.height, height, q->out_height);
-  span horizontal = span_of(q->crop.left, q->crop.width, width, q->out_width);
+  span vertical = span_of(q->crop.top, q->crop.height, height, q->out_height, q->how);
+  span horizontal = span_of(q->crop.left, q->crop.width, width, q->out_width, q->how);
   resampler r;
-  if (!resampler_init(&r, &vertical, &horizontal, q->flip)) return CROP_NO_MEMORY;
+  if (!resampler_init(&r, &vertical, &horizontal, q->how & CROP_FLIP)) return CROP_NO_MEMORY;
   const uint8_t **rows = malloc(r.longest_cell * sizeof *rows);
   for (int y = 0; rows && y < q->out_height; y++) {
     for (int i = 0; i < r.rows[y].count; i++)
@@ -37,7 +37,7 @@ static int64_t resize_raw(const picture_request *q) {
 
 int64_t crop_decode_image(int64_t mode, int64_t data, int64_t data_bytes, int64_t picture_height,
                           int64_t picture_width, double top, double left, double height,
-                          double width, int64_t flip, int64_t output, int64_t out_height,
+                          double width, int64_t how, int64_t output, int64_t out_height,
                           int64_t out_width, double reduce_from, int64_t message) {
   if (!output || !is_side(out_height) || !is_side(out_width)) return CROP_BAD_ARGUMENT;
   picture_request request = {
@@ -46,11 +46,11 @@ int64_t crop_decode_image(int64_t mode, int64_t data, int64_t data_bytes, int64_
       .height = picture_height,
       .width = picture_width,
       .crop = {top, left, height, width},
-      .flip = flip != 0,
+      .how = (int)how,
       .output = (uint8_t *)output,
       .out_height = (int)out_height,
       .out_width = (int)out_width,
-      .reduce_from = reduce_from,
+      .reduce_from = how & CROP_BILINEAR ? 0 : reduce_from,
       .message = (char *)message,
   };
   int64_t status = CROP_BAD_ARGUMENT;

@@ -17,23 +17,23 @@ enum {
 };
 
 /* Increase with every change of a signature or a status. */
-enum { CROP_VERSION = 1 };
+enum { CROP_VERSION = 2 };
 
 EXPORT int64_t crop_decode_version(void);
 
 enum { CROP_LARGEST_SIDE = 65535, CROP_MESSAGE_BYTES = 200 };
 
-/* Resizes [top, top + height) x [left, left + width) of an image to out_height x out_width,
- * flipped horizontally if `flip` is not 0, as row-major RGB bytes. `mode` is FFCV's: 0 for a JPEG
+/* Resizes [top, top + height) x [left, left + width) of an image to out_height x out_width, as
+ * row-major RGB bytes, in the way that the bits of `how` say (see filter.h). `mode` is FFCV's: 0 for a JPEG
  * stream of picture_height x picture_width (unless these are 0), 1 for contiguous row-major RGB
  * bytes of that size. A JPEG whose crop is at least `reduce_from` times as large as the output in
  * both directions is decoded at 1/2 of its resolution; at 1/4 from twice this factor, at 1/8 from
- * four times; at full resolution if `reduce_from` is less than 2. On any status but CROP_OK the
+ * four times; at full resolution if `reduce_from` is less than 2 or `how` has CROP_BILINEAR. On any status but CROP_OK the
  * output is zeroed, and if `message` is not 0, up to CROP_MESSAGE_BYTES of libjpeg's error message
  * may be written there. */
 EXPORT int64_t crop_decode_image(int64_t mode, int64_t data, int64_t data_bytes,
                                  int64_t picture_height, int64_t picture_width, double top,
-                                 double left, double height, double width, int64_t flip,
+                                 double left, double height, double width, int64_t how,
                                  int64_t output, int64_t out_height, int64_t out_width,
                                  double reduce_from, int64_t message);
 

@@ -5,21 +5,26 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* How a crop is resized; crop_decode.py repeats these numbers, with that of a flip. */
+enum { CROP_FLIP = 1, CROP_BILINEAR = 2, CROP_WHOLE_IMAGE = 4 };
+
 /* One axis of a crop. The box that begins at `start` is cut into `outputs` cells of `step` pixels;
  * pixel p covers [p, p + 1), and only pixels in [low, high) may be read. */
 typedef struct {
   double start, step;
   int low, high;
   int outputs;
+  bool bilinear;
 } span;
 
 /* Checks that [start, start + length) lies in a side of `pixels`; false for NaN. The tolerance is
  * for crops that were mapped back from a resized image. */
 bool is_inside(double start, double length, int64_t pixels);
 
-/* Returns the span of [start, start + length), which must be inside `pixels`; it reads only pixels
- * that it overlaps. */
-span span_of(double start, double length, int pixels, int outputs);
+/* Returns the span of [start, start + length), which must be inside `pixels`. It reads only pixels
+ * that it overlaps, as if the crop came first; those around it as well if `how` has
+ * CROP_WHOLE_IMAGE, as if all of the image were resized first. */
+span span_of(double start, double length, int pixels, int outputs, int how);
 
 /* Returns the maximum number of pixels that an output of the span reads. */
 int cell_limit(const span *s);
@@ -29,9 +34,9 @@ int cell_limit(const span *s);
  *
  * When reducing, an output pixel is the mean of the area that it covers (OpenCV's INTER_AREA, PIL's
  * BOX): exact at the edges of the crop, and half the taps of an antialiased triangle, which is
- * blurrier. When enlarging, that would repeat pixels, so the two nearest are interpolated (bilinear
- * with half-pixel centers, the crop's edge repeated), as in torchvision and PIL. At equal size both
- * methods are the identity. */
+ * blurrier. That is what PIL and torchvision call bilinear, and what a bilinear span takes. When
+ * enlarging, areas would repeat pixels, so that both interpolate the two nearest (half-pixel
+ * centers, the crop's edge repeated). At equal size both are the identity. */
 int cell_shares(const span *s, int i, double *share, int *first);
 
 /* Converts `count` shares to integer weights that sum to 1 << bits. Rounding the running sum, not

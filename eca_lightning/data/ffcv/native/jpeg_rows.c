@@ -81,9 +81,9 @@ static void start(decoder *d, span *vertical, span *horizontal) {
   jpeg_start_decompress(info);
   double scale = eighths / 8.0;
   *vertical = span_of(q->crop.top * scale, q->crop.height * scale, info->output_height,
-                      q->out_height);
+                      q->out_height, q->how);
   *horizontal = span_of(q->crop.left * scale, q->crop.width * scale, info->output_width,
-                        q->out_width);
+                        q->out_width, q->how);
 }
 
 /* Restricts decoding to the columns of the span; returns the first decoded column. */
@@ -147,7 +147,7 @@ static void decode(decoder *d) {
   check_size(d);
   start(d, &vertical, &horizontal);
   int first_column = crop_columns(&d->info, &horizontal);
-  if (!resampler_init(&d->resampler, &vertical, &horizontal, d->request->flip))
+  if (!resampler_init(&d->resampler, &vertical, &horizontal, d->request->how & CROP_FLIP))
     give_up(&d->guard, CROP_NO_MEMORY);
   decode_rows(d, &vertical, first_column);
 }

@@ -16,7 +16,7 @@ typedef struct {
   size_t data_bytes;
   int64_t height, width; /* of the image; 0 if those of a JPEG are not recorded */
   box crop;
-  bool flip;
+  int how; /* bits of filter.h */
   uint8_t *output;
   int out_height, out_width;
   double reduce_from; /* see crop_decode.h */

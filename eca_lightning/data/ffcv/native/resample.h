@@ -1,4 +1,4 @@
-/* Separable resampling of 8-bit RGB rows: area when reducing, bilinear when enlarging. */
+/* Separable resampling of 8-bit RGB rows. */
 #ifndef ECA_RESAMPLE_H
 #define ECA_RESAMPLE_H
 

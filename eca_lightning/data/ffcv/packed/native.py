@@ -112,16 +112,14 @@ def is_sound(packed: Pixels, height: int, width: int) -> bool:
     return bool(library().packed_check(packed.ctypes.data, packed.size, height, width) == Status.OK)
 
 
-def decode_crop(
-    packed: bytes | Pixels, crop: Box, size: tuple[int, int], flip: bool = False
-) -> Pixels:
+def decode_crop(packed: bytes | Pixels, crop: Box, size: tuple[int, int], how: int = 0) -> Pixels:
     """Decode a crop of a packed image at full resolution and resize it.
 
     Args:
         packed: The packed image.
         crop: The crop, inside the image.
         size: Height and width of the result, in pixels.
-        flip: Flip horizontally.
+        how: Bits of `crop_decode.How`.
 
     Returns:
         uint8 RGB of shape (height, width, 3).
@@ -132,7 +130,7 @@ def decode_crop(
     """
     data = np.frombuffer(packed, np.uint8)
     output = np.empty((*size, 3), np.uint8)
-    source = (PACKED, data.ctypes.data, data.size, 0, 0, *crop, flip)
+    source = (PACKED, data.ctypes.data, data.size, 0, 0, *crop, how)
     status = library().packed_decode_image(*source, output.ctypes.data, *size, 2.0, 0)
     if status != Status.OK:
         raise error_of(status)

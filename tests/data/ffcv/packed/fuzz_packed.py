@@ -63,13 +63,13 @@ def converted(function, data, free):
     return status, result
 
 
-def decoded(library, data, crop, size, flip):
+def decoded(library, data, crop, size, how):
     """Status and output of a decoding, which must be the same with and without SIMD."""
     source, results = np.frombuffer(data, np.uint8).copy(), []
     for portable in (0, 1):
         library.packed_portable(portable)
         output = np.full((*size, 3), 171, np.uint8)
-        place = source.ctypes.data, source.size, 0, 0, *crop, flip, output.ctypes.data
+        place = source.ctypes.data, source.size, 0, 0, *crop, how, output.ctypes.data
         results.append((library.packed_decode_image(2, *place, *size, 2.0, 0), output))
     library.packed_portable(0)
     (status, output), (again, portable_output) = results
@@ -113,7 +113,7 @@ def fuzz(library, count, seed):
                     data = with_checksums(data)
             crop, output = random_call(size, rng)
             if data:
-                status = decoded(library, data, crop, output, bool(rng.integers(2)))
+                status = decoded(library, data, crop, output, int(rng.integers(8)))
                 source = np.frombuffer(data, np.uint8).copy()
                 check = library.packed_check(source.ctypes.data, source.size, 0, 0)
                 back, _ = converted(library.packed_to_jpeg, data, free)

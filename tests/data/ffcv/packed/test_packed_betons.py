@@ -1,6 +1,7 @@
 """Packed .beton files: written, read, resumed and verified by the commands and modules of users."""
 
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from exact_pixels import picture, pil
 from fuzz_crop_decode import encode
 from independent_readers import read_jpeg, same
 from PIL import Image
+from torchvision.transforms import v2
 
 pytest.importorskip("ffcv")
 
@@ -187,3 +189,22 @@ def test_modes_must_be_those_of_the_field(copied):
     copied.write_bytes(content)
     with pytest.raises(ValueError, match="the modes of its images are not those of its field"):
         check_beton(copied)
+
+
+@pytest.mark.parametrize("beton", ["photo_beton", "packed_beton"])
+def test_bilinear_center_crops_are_torchvisions(request, beton):
+    info = check_beton(request.getfixturevalue(beton))
+    options = {"train_crop": "center_crop", "resize_size": 36, "interpolation": "bilinear"}
+    loader = data(info.path, flip=False, num_workers=2, **options).train_dataloader()
+    transform = v2.Compose([v2.Resize(36), v2.CenterCrop(32)])
+    batch, _ = next(iter(loader))
+    for shown, sample in zip(batch, loader.batch_indices(0), strict=True):
+        stream = stored(info, sample)
+        stream = native.to_jpeg(stream) if info.is_packed else stream
+        expected = np.asarray(transform(Image.open(BytesIO(stream.tobytes())).convert("RGB")))
+        assert np.abs(shown.permute(1, 2, 0).numpy() - expected.astype(int)).mean() < 0.4
+
+
+def test_ffcv_does_not_interpolate(photo_beton):
+    with pytest.raises(ValueError, match=r"data\.interpolation must be area where FFCV decodes"):
+        data(photo_beton, decoder="ffcv", interpolation="bilinear").train_dataloader()

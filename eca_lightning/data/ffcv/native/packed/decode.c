@@ -305,7 +305,7 @@ static int64_t open_image(packed_image *image, int64_t data, int64_t bytes, int6
 
 int64_t packed_decode_image(int64_t mode, int64_t data, int64_t data_bytes, int64_t picture_height,
                             int64_t picture_width, double top, double left, double height,
-                            double width, int64_t flip, int64_t output, int64_t out_height,
+                            double width, int64_t how, int64_t output, int64_t out_height,
                             int64_t out_width, double reduce_from, int64_t message) {
   (void)reduce_from;
   (void)message;
@@ -322,9 +322,9 @@ int64_t packed_decode_image(int64_t mode, int64_t data, int64_t data_bytes, int6
       !(is_inside(top, height, shape->height) && is_inside(left, width, shape->width)))
     status = CROP_BAD_ARGUMENT;
   if (status == CROP_OK) {
-    span vertical = span_of(top, height, shape->height, d.out_height);
-    span horizontal = span_of(left, width, shape->width, d.out_width);
-    status = decode(&d, &vertical, &horizontal, flip != 0);
+    span vertical = span_of(top, height, shape->height, d.out_height, (int)how);
+    span horizontal = span_of(left, width, shape->width, d.out_width, (int)how);
+    status = decode(&d, &vertical, &horizontal, how & CROP_FLIP);
   }
   if (status != CROP_OK) memset(d.output, 0, (size_t)out_height * out_width * 3);
   return status;

@@ -20,7 +20,7 @@ EXPORT int64_t packed_library_version(void);
  * is the same, and `mode` must be 2. The image is always decoded at full resolution. */
 EXPORT int64_t packed_decode_image(int64_t mode, int64_t data, int64_t data_bytes,
                                    int64_t picture_height, int64_t picture_width, double top,
-                                   double left, double height, double width, int64_t flip,
+                                   double left, double height, double width, int64_t how,
                                    int64_t output, int64_t out_height, int64_t out_width,
                                    double reduce_from, int64_t message);
 
