@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_loader
 
-_MAX_VALUES = 100_000
+_MAX_DEPTH, _MAX_VALUES = 100, 100_000
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _load_unchecked = get_loader("yaml")
 
 
@@ -22,15 +23,14 @@ def load_yaml(text: str) -> Any:
         BadYamlError: If it is no YAML, has a key twice, or aliases make it huge or endless.
     """
     try:
-        if (root := yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))) is not None:
+        _require_shallow(text)
+        if (root := yaml.compose(text, _Loader)) is not None:
             _count(root, {}, ())
         return _with_home(_load_unchecked(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         raise BadYamlError(f"{line}{error.problem or error.context}") from error
-    except RecursionError as error:
-        raise BadYamlError("it is nested too deeply") from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -48,6 +48,16 @@ def read_yaml(path: Path) -> Any:
 def use_in_parsers() -> None:
     """Let jsonargparse read configs and values by `load_yaml`."""
     set_loader("yaml", load_yaml, (yaml.YAMLError,))
+
+
+def _require_shallow(text: str) -> None:
+    """Raise a BadYamlError for nesting at which composers recurse until the process dies."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise BadYamlError(f"line {event.start_mark.line + 1}: it is nested too deeply")
 
 
 def _count(node: Any, counts: dict[int, int], above: tuple[int, ...]) -> int:

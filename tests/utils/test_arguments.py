@@ -62,6 +62,7 @@ def test_the_nearest_name_is_suggested(capsys, arguments, near):
         ("- 1", "bad.yaml: a config must be a map of options"),
         ("", "bad.yaml: a config must be a map of options"),
         ("trainer: [", "bad.yaml: line 2: did not find"),
+        ("{a: " * 100_000, "bad.yaml: line 1: it is nested too deeply"),
         ("trainer: &a [*a]", "bad.yaml: line 1: an alias contains itself"),
         ("trainer: null", "trainer is not set"),
     ],
