@@ -130,6 +130,10 @@ class EpochLoader(ABC):
         samples = self.index_sampler.samples
         return np.where(batches[batch] == PADDING, PADDING, batches[batch] % samples)
 
+    def sample_name(self, index: int) -> str:
+        """Name a sample for people."""
+        return f"sample {index}"
+
     def close(self) -> None:
         """End the iteration in progress and stop its threads or processes; keep the position."""
         if self._stream is not None:

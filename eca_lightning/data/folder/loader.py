@@ -230,6 +230,11 @@ def _context() -> BaseContext | None:
 class FolderLoader(FileLoader):
     """Batches of labeled images for one rank; the dataset is a `FileDataset`."""
 
+    def sample_name(self, index: int) -> str:
+        """Return the file of a sample and its folder."""
+        path = self.dataset.paths[index]
+        return f"{path.parent.name}/{path.name}"
+
     instead = "blank"
 
     def set_image_size(self, size: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eca_lightning import WorstImages
+from eca_lightning import ImageFolderDataModule, WorstImages
 from eca_lightning.classification.callbacks import worst_images
 
 
@@ -13,9 +13,9 @@ def drawn(monkeypatch):
     """What is drawn, which is drawn nevertheless."""
     kept, draw = [], worst_images.draw
 
-    def draw_and_keep(worst, names):
-        kept.append((worst, names))
-        return draw(worst, names)
+    def draw_and_keep(worst, names, files):
+        kept.append((worst, names, files))
+        return draw(worst, names, files)
 
     monkeypatch.setattr(worst_images, "draw", draw_and_keep)
     return kept
@@ -32,7 +32,7 @@ def test_are_found_wherever_they_are(drawn, make_trainer, classifier, tiny_data,
     with torch.no_grad():
         logits = model.eval()(images)
     losses, order = F.cross_entropy(logits, labels, reduction="none").sort(descending=True)
-    ((worst, names),) = drawn
+    ((worst, names, _),) = drawn
     torch.testing.assert_close(worst.losses, losses[:6])
     assert torch.equal(worst.images, images[order[:6]])
     assert torch.equal(worst.labels, labels[order[:6]])
@@ -43,8 +43,8 @@ def test_are_found_wherever_they_are(drawn, make_trainer, classifier, tiny_data,
 @pytest.mark.slow
 def test_fewer_images_than_asked_for_and_no_padding_among_them(drawn, fit):
     events = fit(WorstImages(images=100), limit_train_batches=2, val_check_interval=1)
-    assert [len(worst.losses) for worst, _ in drawn] == [36, 36]
-    assert all((worst.labels >= 0).all() for worst, _ in drawn)
+    assert [len(worst.losses) for worst, *_ in drawn] == [36, 36]
+    assert all((worst.labels >= 0).all() for worst, *_ in drawn)
     assert len(events.events.Images("val/worst")) == 2
 
 
@@ -54,6 +54,7 @@ def test_each_image_is_drawn_with_its_classes():
         torch.tensor([0, 1, 0, 1, 0]),
         torch.tensor([1, 0, 1, 0, 0]),
         torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 4, 4),
+        torch.arange(5),
     )
     axes = worst_images.draw(worst, ["cat", "dog"]).axes
     shown = [a for a in axes if a.images]
@@ -74,3 +75,18 @@ def test_predictions_that_are_not_finite_come_first_and_have_no_class(classifier
 def test_number_of_images_must_be_positive():
     with pytest.raises(ValueError, match="images"):
         WorstImages(images=0)
+
+
+@pytest.mark.parametrize("batch_size", [4, 40])
+def test_files_are_named(drawn, make_trainer, classifier, image_folder, batch_size):
+    options = {"image_size": 16, "batch_size": batch_size, "num_workers": 0}
+    data = ImageFolderDataModule(train=image_folder, val=image_folder, **options)
+    make_trainer(WorstImages(images=5)).validate(classifier(), datamodule=data, verbose=False)
+    ((worst, names, files),) = drawn
+    assert len(set(files)) == 5
+    batches = list(data.val_dataloader())
+    images = torch.cat([images[labels >= 0] for images, labels in batches])
+    paths = sorted(image_folder.rglob("*.jpg"))
+    named = [images[paths.index(image_folder / file)] for file in files]
+    assert torch.equal(torch.stack(named), worst.images)
+    assert [file.split("/")[0] for file in files] == [names[k] for k in worst.labels.tolist()]

@@ -63,7 +63,7 @@ def validate_and_train(folder, ranks):
     """Validate and train."""
     clock = speed.perf_counter = Clock()
     drawn, draw = [], worst_images.draw
-    worst_images.draw = lambda worst, names: drawn.append(worst) or draw(worst, names)
+    worst_images.draw = lambda worst, *named: drawn.append(worst) or draw(worst, *named)
     paths = [entry["class_path"] for entry in yaml.safe_load(CONFIG.read_text())]
     ours = [getattr(callbacks, path.rpartition(".")[2]) for path in paths if "Bar" not in path]
     logger = TensorBoardLogger(folder, name="", version="")
