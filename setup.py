@@ -27,15 +27,17 @@ def library(name: str, sources: list[Path]) -> Extension:
             "-fvisibility=hidden",
         ],
         optional=True,
+        py_limited_api=True,  # one wheel for all versions of Python
     )
 
 
 setup(
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
     ext_modules=[
         library("_crop_decode", list(NATIVE.glob("*.c"))),
         library(
             "packed._packed",
             [*NATIVE.glob("packed/*.c"), NATIVE / "filter.c", NATIVE / "jpeg_guard.c"],
         ),
-    ]
+    ],
 )

@@ -25,8 +25,9 @@ WORK = ROOT / "build" / "release-check"
 NATIVE = ("_crop_decode", "packed/_packed")
 FIT_PHOTOS = (
     "fit --model eca_lightning.ImageClassifier --model.backbone.name resnet20 "
-    "--model.backbone.attention eca --data eca_lightning.ImageFolderDataModule --data.root photos "
-    "--data.image_size 32 --data.batch_size 8 --data.num_workers 1 --trainer.max_epochs 1"
+    "--model.backbone.attention eca --data eca_lightning.ImageFolderDataModule "
+    "--data.train photos/train --data.val photos/val --data.image_size 32 --data.batch_size 8 "
+    "--data.num_workers 1 --trainer.max_epochs 1"
 )
 FIT_QUICKSTART = (
     f"fit --config {ROOT}/configs/quickstart.yaml --trainer.max_steps 20 "
@@ -69,6 +70,7 @@ def build() -> Path:
         names = file.namelist()
     built = [n for n in NATIVE if any(f"/ffcv/{n}." in name and ".so" in name for name in names)]
     require(len(built) == len(NATIVE), f"{wheel.name} lacks one of {NATIVE}: see build's output")
+    require("-abi3-" in wheel.name, f"{wheel.name} is for one version of Python alone")
     strays = [name for name in names if not name.startswith("eca_lightning")]
     require(not strays, f"{wheel.name} also installs {strays}")
     return wheel
