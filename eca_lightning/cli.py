@@ -11,6 +11,7 @@ from typing import Any
 
 from eca_lightning.utils.arguments import OneLineErrors, as_typed
 from eca_lightning.utils.checks import require_known
+from eca_lightning.utils.run_folder import expand_run
 
 LIGHTNING = "lightning_cli.lightning_cli"
 """Where Lightning's own commands live; every other command is a plain function."""
@@ -104,11 +105,14 @@ def _run(arguments: list[str]) -> None:
         return
     require_known(command, dict.fromkeys(words.split()[0] for words in COMMANDS), "command")
     found = {words: where for words, (_, where) in COMMANDS.items() if words.split()[0] == command}
+    arguments = expand_run(arguments)
     if LIGHTNING in found.values():
         load(LIGHTNING)(arguments)
         return
     from jsonargparse import ArgumentParser, auto_cli
 
+    # The one that is meant, if it is: others may import torch, which takes seconds.
+    found = {w: f for w, f in found.items() if arguments[: len(w.split())] == w.split()} or found
     functions: dict[str, Any] = {}  # one level for each word, as jsonargparse takes them
     for words, where in found.items():
         *groups, last = words.split()

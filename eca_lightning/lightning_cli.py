@@ -16,6 +16,8 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import eca_lightning
+from eca_lightning import ImageClassifier
+from eca_lightning.data.folder.preprocessing import Preprocessing
 from eca_lightning.predict_options import PREDICT_OPTIONS, prediction_writer
 from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.loss_guard import LossGuard
@@ -97,6 +99,8 @@ class EcaLightningCLI(LightningCLI):
         if subcommand != "fit":
             about = "take the data's class names where they differ from the checkpoint's"
             parser.add_argument("--rename_classes", type=bool, default=False, help=about)
+            about = "a run's folder, for its config and best checkpoint; further options win"
+            parser.add_argument("--run", type=Path | None, default=None, help=about)
         if subcommand == "predict":
             for name, (kind, about) in PREDICT_OPTIONS.items():
                 parser.add_argument(f"--{name}", type=kind | None, default=None, help=about)
@@ -114,7 +118,7 @@ class EcaLightningCLI(LightningCLI):
         """Complete the options by the checkpoint's, where Lightning lets these replace them."""
         command = self.config.get("subcommand")
         options = self.config[command] if command else self.config
-        self._start_step = -1
+        self._start_step, self._preprocessing = -1, None
         self._given: dict[str, Any] = {}
         self._folder: Path | None = None
         if options.get("ckpt_path") == "auto" and command != "fit":
@@ -128,6 +132,7 @@ class EcaLightningCLI(LightningCLI):
         if path and path not in ("best", "last", "hpc") and "://" not in str(path):
             checkpoint = read_checkpoint(Path(path))
             self._start_step = checkpoint.get("global_step", -1)
+            self._preprocessing = checkpoint.get("preprocessing")
             options["model"] = complete_model(self.parser, self._arguments, options, checkpoint)
 
     def before_instantiate_classes(self) -> None:
@@ -190,6 +195,8 @@ class EcaLightningCLI(LightningCLI):
         options = self.config[self.subcommand] if self.subcommand else self.config
         for key, value in self._given.items():
             options[key] = value
+        if isinstance(self.model, ImageClassifier):  # before Lightning sets up the data
+            self.model.preprocessing = Preprocessing.from_dict(self._preprocessing)
         if isinstance(self.model, VisionTask):
             require_weights(options, self.subcommand)
             self.model.rename_classes = options.get("rename_classes", False)

@@ -15,6 +15,7 @@ from torchvision.models import ResNet50_Weights
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.classification.start_weights import described, require_same_network
 from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
+from eca_lightning.data.folder.preprocessing import Preprocessing
 from eca_lightning.utils.atomic import exclusive_write
 from eca_lightning.weights.find import Kind
 from eca_lightning.weights.infer_backbone import infer_backbone
@@ -33,7 +34,9 @@ def load_classifier(path: str | Path) -> ImageClassifier:
 
     Returns:
         A model in evaluation mode on the CPU, which maps uint8 images (N, C, H, W) to logits. Its
-        ``class_names`` are the file's, or ImageNet's if another project's file has 1000 classes.
+        ``class_names`` are the file's, or ImageNet's if another project's file has 1000 classes;
+        its ``transform`` makes such an image of a file or of one of Pillow's, as its evaluation
+        did, or at 224 pixels if the file does not say.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -128,6 +131,10 @@ def _classifier(
             f"value per channel, as in --mean '{example}' --std '{example}'"
         )
     model = ImageClassifier(config, mean=mean, std=std)
+    try:
+        model.preprocessing = Preprocessing.from_dict(file.preprocessing)
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from error
     names = file.class_names
     if file.backbone is None and config.num_classes == 1000:
         names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
@@ -167,7 +174,7 @@ def _save(model: ImageClassifier, backbone: dict[str, Any], output: Path) -> Non
     kept["_instantiator"] = "lightning.pytorch.cli.instantiate_module"  # as LightningCLI's have
     checkpoint: dict[str, Any] = {"epoch": 0, "global_step": 0}
     checkpoint |= {"optimizer_states": [], "lr_schedulers": [], "hyper_parameters": kept}
-    checkpoint |= {"state_dict": model.state_dict(), "class_names": model.class_names}
+    checkpoint |= {"state_dict": model.state_dict(), **model.classes_and_scores()}
     checkpoint["pytorch-lightning_version"] = lightning.__version__
     with exclusive_write(output) as part:
         torch.save(checkpoint, part)

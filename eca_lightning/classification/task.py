@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from eca_lightning.classification.losses import LossName, classification_loss
 from eca_lightning.classification.metrics import ExactMean, TopKAccuracy
 from eca_lightning.classification.mixing import Mixing
 from eca_lightning.classification.start_weights import start_from
+from eca_lightning.data.folder.preprocessing import Preprocessing
 from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.checks import require, require_uint8
 from eca_lightning.utils.compilers import missing_for_gpu_kernels
@@ -58,6 +60,9 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
             run, torchvision:NAME, timm:NAME or hf-hub:OWNER/NAME. A classifier of other classes is
             replaced. A resumed run, and one without training, do not read them. Default: none.
         training: Further options of `VisionTask`.
+
+    Attributes:
+        preprocessing: What evaluation does to images before; None if the data does not say.
     """
 
     network_option = "backbone"
@@ -106,6 +111,7 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         **training: Any,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, **training)
+        self.preprocessing: Preprocessing | None = None
         if isinstance(backbone, dict):  # as checkpoints hold it
             backbone = BackboneConfig(**backbone).require_imported()
         if isinstance(mixing, dict):
@@ -168,6 +174,8 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
                 self.backbone.load_state_dict(others, strict=False)
         super().setup(stage)
         if stage == "fit":
+            data = getattr(self.trainer, "datamodule", None)
+            self.preprocessing = getattr(data, "preprocessing", None) or self.preprocessing
             rank_zero_info(describe_tails(self.backbone))
             device = self.trainer.strategy.root_device.type
             if device == "cpu":  # or maps become channels_last
@@ -192,6 +200,23 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         if self.weights is not None and self.trainer.ckpt_path is None:
             rank_zero_info(start_from(self.backbone, self.backbone_config, self.weights))
             self.weights = None  # a second fit continues the first
+
+    @property
+    def transform(self) -> Preprocessing:
+        """What maps an image to the uint8 pixels that the model takes, as its evaluation does."""
+        return self.preprocessing or Preprocessing()
+
+    def classes_and_scores(self) -> dict[str, Any]:
+        """Return what is kept with the weights."""
+        view = self.preprocessing
+        return {**super().classes_and_scores(), "preprocessing": view and view.to_dict()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the classes, the scores and, unless it is trained on, the preprocessing."""
+        super().on_load_checkpoint(checkpoint)
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            saved = Preprocessing.from_dict(checkpoint.get("preprocessing"))
+            self.preprocessing = saved or self.preprocessing
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (N, C, H, W) to logits (N, num_classes)."""

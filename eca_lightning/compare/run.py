@@ -23,6 +23,7 @@ from eca_lightning.backbones.complexity import complexity
 from eca_lightning.compare.grid import Cell, read_grid
 from eca_lightning.compare.report import report
 from eca_lightning.compare.statistics import Row
+from eca_lightning.data.folder.preprocessing import Preprocessing
 from eca_lightning.utils.atomic import atomic_write, end_with_parent, lock
 from eca_lightning.utils.reports import progress_bar
 from eca_lightning.utils.tables import write_table
@@ -158,7 +159,7 @@ def _row(cell: Cell) -> Row:
         raise ValueError(f"{cell.folder} has no val/top1: the base run must validate a classifier")
     config = yaml.safe_load((cell.folder / "config.yaml").read_text())
     backbone = BackboneConfig(**config["model"]["init_args"]["backbone"])
-    image_size = config["data"]["init_args"]["image_size"]
+    image_size = config["data"]["init_args"]["image_size"] or Preprocessing().image_size[0]
     cost = complexity(backbone, image_size)
     scores, speeds = scalars["val/top1"], scalars.get("train/images_per_s")
     is_eca = backbone.attention in ("eca", "eca_ns")

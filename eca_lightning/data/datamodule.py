@@ -1,9 +1,13 @@
 """The base of the classification data modules: options, splits, crops and loaders."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from eca_lightning.data.epoch_loader import EpochLoader
@@ -11,6 +15,7 @@ from eca_lightning.data.folder.attempts import OnUnreadable
 from eca_lightning.data.folder.files import first_image_size
 from eca_lightning.data.folder.image import Exif
 from eca_lightning.data.folder.loader import FileDataset, collate
+from eca_lightning.data.folder.preprocessing import Preprocessing
 from eca_lightning.data.resumable import ResumableDataModule, Split
 from eca_lightning.data.sampler import DistributedBatchSampler
 from eca_lightning.data.transforms.augmentation import Augmentation
@@ -50,12 +55,16 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         eval_batch_size: The same for validation, test and prediction; batch_size if None.
         num_workers: Decoding threads or processes per rank; the machine's cores divided by its
             ranks if None.
-        image_size: Height and width of the network's input in pixels.
+        image_size: Height and width of the network's input in pixels. Default: in evaluation and
+            prediction that of the checkpoint, where it knows it, else 224.
         resize_size: For center_crop: length in pixels to which the shorter side would be resized
-            before the center image_size pixels are cropped.
+            before the center image_size pixels are cropped. Default: as for image_size, or
+            image_size / 0.875.
         train_crop: Crop of training images: random_resized_crop, center_crop, or full, which
             keeps images as they are stored and needs all of one size.
-        eval_crop: Crop of validation, test and prediction images.
+        eval_crop: Crop of validation, test and prediction images; full scales them to the size of
+            those of the training, where the checkpoint knows it. Default: that of the checkpoint,
+            else center_crop.
         flip: Flip training images horizontally with probability 0.5.
         scale: Minimum and maximum fraction of the area for random_resized_crop.
         ratio: Minimum and maximum aspect ratio, width over height, for random_resized_crop.
@@ -86,10 +95,10 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         batch_size: int = 256,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
-        image_size: int = 224,
-        resize_size: int | float = 256,
+        image_size: int | None = None,
+        resize_size: int | float | None = None,
         train_crop: CropName = "random_resized_crop",
-        eval_crop: CropName = "center_crop",
+        eval_crop: CropName | None = None,
         flip: bool = True,
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -124,14 +133,18 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             1, batch_size=batch_size, eval_batch_size=eval_batch_size, aug_repeats=aug_repeats
         )
         try:
-            self._crop("train", None)
-            self._crop("val", None)
+            self._crop("train")
+            self._crop("val")
         except ValueError as error:
             raise ValueError(f"data.{error}") from None
 
     @abstractmethod
     def _inspect(self, path: Path, name: str) -> Source:
         """Check that a dataset exists and is complete, without reading its images."""
+
+    @abstractmethod
+    def _stored_size(self, source: Any) -> tuple[int, int] | None:
+        """Return the height and width of the smallest, or the first, image of a dataset."""
 
     @abstractmethod
     def _load(self, source: Any, split: Split) -> EpochLoader:
@@ -150,6 +163,10 @@ class ClassificationDataModule(ResumableDataModule, ABC):
                 self._images(self._path(split))
             else:
                 self._source(split)
+        if trained := self._trained():
+            rank_zero_info(f"images as the checkpoint's: {trained}")
+            if (ours := self.preprocessing) != trained:
+                rank_zero_info(f"given otherwise: {ours}")
         if stage == "fit" and self.paths["val"]:
             train, val = self._source("train").class_names, self._source("val").class_names
             if train and val and train != val:
@@ -158,6 +175,31 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         self._require_images(
             stage, "leave them out, as 'data write image-folder --on_error skip' does"
         )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What evaluation does to images: what is given, else what the checkpoint says."""
+        view, size = self._view(), self._full_size("val")
+        if view.eval_crop == "full" and size is None:
+            split: Split = "val" if self.paths["val"] else "train"
+            size = self._stored_size(self._source(split)) if self.paths[split] else None
+        return replace(view, image_size=size) if view.eval_crop == "full" and size else view
+
+    def _view(self) -> Preprocessing:
+        known = self._trained() or Preprocessing()
+        return known.given(self.eval_crop, self.image_size, self.resize_size)
+
+    def _trained(self) -> Preprocessing | None:
+        """Return what the weights were trained for, if it is known and they are not trained now."""
+        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
+            return None
+        return getattr(self.trainer.lightning_module, "preprocessing", None)
+
+    def _full_size(self, split: Split) -> tuple[int, int] | None:
+        """Return the size to which the crop ``full`` scales; None if images keep theirs."""
+        trained = self._trained()
+        scales = split != "train" and trained is not None and trained.eval_crop == "full"
+        return trained.image_size if trained and scales else None
 
     @property
     def class_names(self) -> list[str] | None:
@@ -191,8 +233,8 @@ class ClassificationDataModule(ResumableDataModule, ABC):
     def predict_dataloader(self) -> Any:
         """Create the loader of images without labels, a `PredictionLoader`."""
         files = self._images(self._path("predict"))
-        size = first_image_size(files, self.exif) if self.eval_crop == "full" else None
-        dataset = FileDataset(files, None, self._crop("predict", size), self.exif)
+        crop = self._crop("predict", lambda: first_image_size(files, self.exif))
+        dataset = FileDataset(files, None, crop, self.exif, self._full_size("predict") is None)
         return self._prediction_loader(dataset, self.eval_batch_size or self.batch_size, collate)
 
     def _source(self, split: Split) -> Source:
@@ -214,15 +256,18 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         self._loaders.append(loader)
         return loader
 
-    def _crop(self, split: Split, stored_size: tuple[int, int] | None) -> Crop:
-        """Return the crop of a split; ``stored_size`` is the output size of the crop ``full``."""
-        train = split == "train"
-        name = self.train_crop if train else self.eval_crop
-        size = stored_size if name == "full" and stored_size else (self.image_size,) * 2
+    def _crop(
+        self, split: Split, stored_size: Callable[[], tuple[int, int] | None] = lambda: None
+    ) -> Crop:
+        """Return the crop of a split; ``stored_size`` gives that of its images, for ``full``."""
+        train, view = split == "train", self._view()
+        name, size = self.train_crop if train else view.eval_crop, view.image_size
+        if name == "full":
+            size = self._full_size(split) or stored_size() or size
         return Crop(
             name,
             *size,
-            resize_size=self.resize_size,
+            resize_size=view.resize_size,
             scale=self.scale,
             ratio=self.ratio,
             flip=train and self.flip,

@@ -45,9 +45,10 @@ def attention(
     some images. The first two are for ECA, SE and its ablations.
 
     Args:
-        checkpoint: Any classifier that import reads.
-        data: The config of a data module, such as configs/data/fashion_mnist.yaml, for its
-            validation images; or a folder of class folders.
+        checkpoint: Any classifier that import reads. --run with the folder of a run stands for its
+            best checkpoint and its data.
+        data: The config of a data module, such as configs/data/fashion_mnist.yaml, or of a run, for
+            its validation images; or a folder of class folders.
         against: Another classifier of the same classes, such as one without attention, to compare
             Grad-CAM with.
         classes: Names of the classes to draw. Default: four, evenly spaced.
@@ -112,6 +113,7 @@ def _data_module(data: Path, image_size: int | None) -> Any:
     if image_size is not None:
         raise ValueError(f"{data} sets the size of its images: leave out image_size")
     content = read_yaml(data) if data.suffix in (".yaml", ".yml") else None
+    content = content.get("data", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or "class_path" not in content:
         raise ValueError(f"{data} is not the config of a data module: give one of configs/data")
     parser = ArgumentParser(exit_on_error=False)

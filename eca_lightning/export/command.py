@@ -53,7 +53,8 @@ def export(
     boxes.
 
     Args:
-        checkpoint: A checkpoint of a detector, or any classifier that import reads.
+        checkpoint: A checkpoint of a detector, or any classifier that import reads. --run with the
+            folder of a run stands for its best checkpoint.
         output: The file to write or replace: .onnx, .pt2 or .safetensors. A .pt2 refuses sizes
             for which its graph may be wrong, such as RetinaNet's up to 128.
         preprocess: Make normalization and softmax part of the graph, which then takes uint8 images
@@ -119,6 +120,8 @@ def export(
     with exclusive_write(output) as part:
         config = {model.network_option: model.hparams[model.network_option]}
         config |= {"mean": mean, "std": std, "class_names": model.class_names}
+        if isinstance(model, ImageClassifier):
+            config["preprocessing"] = model.transform.to_dict()
         with torch.inference_mode(), finite_heads(eager.eval()) as finite:
             expected = [eager(images) for images in batches]
         if not all(finite):

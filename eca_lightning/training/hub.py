@@ -34,6 +34,10 @@ except ImportError:  # it is optional
         save_pretrained = push_to_hub = from_pretrained
 
 
+_OPTIONS = ("mean", "std")
+"""Options of a task, besides its network, that config.json holds."""
+
+
 class HubMixin(PyTorchModelHubMixin, library_name="eca-lightning", license="mit"):
     """Add ``save_pretrained``, ``push_to_hub`` and ``from_pretrained`` to a `VisionTask`.
 
@@ -46,7 +50,7 @@ class HubMixin(PyTorchModelHubMixin, library_name="eca-lightning", license="mit"
 
     def pretrained_config(self: Any) -> dict[str, Any]:
         """Return the content of config.json."""
-        names = (self.network_option, "mean", "std")
+        names = (self.network_option, *_OPTIONS)
         config: dict[str, Any] = {
             name: self.hparams[name] for name in names if name in self.hparams
         }
@@ -72,7 +76,7 @@ class HubMixin(PyTorchModelHubMixin, library_name="eca-lightning", license="mit"
             raise ValueError(f"{model_id} is no {cls.__name__} of this package: {problem}")
         from safetensors import SafetensorError
 
-        for name in (*cls.data_attributes, "scores"):  # which are no options of the task
+        for name in config.keys() - {cls.network_option, *_OPTIONS}:  # what is kept beside them
             options.pop(name, None)
         try:
             model = super()._from_pretrained(model_id=model_id, **({"strict": True} | options))
@@ -99,7 +103,7 @@ from eca_lightning import {task}
 model = {task}.from_pretrained("OWNER/{name}")  # the name of this repository
 ```
 
-Images are uint8; the model normalizes them itself.
+Images are uint8; the model normalizes them itself.{transform}
 
 | | |
 | --- | --- |
@@ -147,6 +151,7 @@ def _model_card(task: Any, metadata: Mapping[str, Any]) -> Any:
         name=name,
         what="detector" if detector else "classifier",
         task=type(task).__name__,
+        transform="" if detector else " `model.transform` crops and resizes an image for it.",
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )
     return ModelCard(text + _ECA * (attention == "eca"))

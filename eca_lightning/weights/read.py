@@ -44,6 +44,7 @@ class WeightsFile:
         backbone: The network of a checkpoint of `ImageClassifier`, None in other files.
         hyper_parameters: Settings that the file or the config beside it names, such as mean.
         class_names: Of such a checkpoint, if it knew them.
+        preprocessing: What such a checkpoint's evaluation does to images, as the file says it.
         notes: Which of the file's weights these are, in phrases for a report.
         unlike: Why the network only looks like one of this package, if it is known.
         told: What the file says of the network that its weights do not show: see
@@ -59,6 +60,7 @@ class WeightsFile:
     notes: Sequence[str] = ()
     unlike: str = ""
     told: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Any = None
 
 
 def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
@@ -95,7 +97,8 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
     backbone = _saved_backbone(hyper_parameters)
     try:
         if backbone is not None:
-            require_shallow([hyper_parameters, content.get("class_names")])
+            view = content.get("preprocessing", config.get("preprocessing"))
+            require_shallow([hyper_parameters, content.get("class_names"), view])
         found = find_network(content, kind, is_own=backbone is not None)
     except ValueError as error:
         raise ValueError(f"{path} {error}") from error
@@ -108,7 +111,7 @@ def read_weights(path: str | Path, kind: Kind | None = None) -> WeightsFile:
         pool = pooling(backbone.name)
         told = {} if pool is None else {"pooling": pool}
         known = (path, tensors, None, backbone, hyper_parameters, names, found.notes)
-        return WeightsFile(*known, told=told)
+        return WeightsFile(*known, told=told, preprocessing=view)
     given = list(look_alikes.settings(config | content))
     called = look_alikes.names(path, given)
     try:

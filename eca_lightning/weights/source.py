@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 import torch
 from torchvision.models import get_model_weights
 
+from eca_lightning.utils.run_folder import best_checkpoint, find_run
+
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -26,7 +28,7 @@ def locate_weights(source: str | Path) -> Path:
     """
     path = Path(source)
     if path.is_dir():
-        return _best_of_run(path)
+        return best_checkpoint(find_run(path, "weights"))
     library, colon, name = str(source).partition(":")
     if path.exists() or not colon or library not in _LIBRARIES:
         if not path.is_file():
@@ -36,16 +38,6 @@ def locate_weights(source: str | Path) -> Path:
             )
         return path
     return _LIBRARIES[library](name)
-
-
-def _best_of_run(folder: Path) -> Path:
-    """Return the best checkpoint of a run, or of the newest of several."""
-    found = [*folder.glob("checkpoints/best.ckpt"), *folder.glob("version_*/checkpoints/best.ckpt")]
-    if not found:
-        raise FileNotFoundError(
-            f"weights not found: {folder} is no run with a checkpoints/best.ckpt"
-        )
-    return max(found, key=lambda path: path.stat().st_mtime_ns)
 
 
 def settings_of(source: str | Path) -> dict[str, Any]:

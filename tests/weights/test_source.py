@@ -25,7 +25,7 @@ def test_files_and_runs(tmp_path):
     assert locate_weights(best) == best
     assert locate_weights(tmp_path / "version_1") == best
     assert locate_weights(tmp_path).name == "best.ckpt"
-    with pytest.raises(FileNotFoundError, match="is no run with"):
+    with pytest.raises(FileNotFoundError, match="holds no run with a checkpoint"):
         locate_weights(best.parent)
 
 

@@ -76,10 +76,14 @@ class FFCVDataModule(ClassificationDataModule):
     def _inspect(self, path: Path, name: str) -> BetonInfo:
         return check_beton(path, name)
 
+    def _stored_size(self, source: BetonInfo) -> tuple[int, int]:
+        return source.resolutions[0]
+
     def _load(self, source: BetonInfo, split: Split) -> EpochLoader:
         smallest, largest = source.resolutions
-        crop = replace(self._crop(split, smallest), interpolation=self.interpolation)
-        if crop.name == "full" and smallest != largest:
+        crop = self._crop(split, lambda: smallest)
+        crop = replace(crop, interpolation=self.interpolation)
+        if crop.name == "full" and self._full_size(split) is None and smallest != largest:
             raise ValueError(
                 f"data.{split}: the crop 'full' needs images of one size, but those of "
                 f"{source.path} range from {smallest[0]} x {smallest[1]} to {largest[0]} x "

@@ -30,13 +30,16 @@ class ImageFolderDataModule(ClassificationDataModule):
         source: Any = self._source(split)
         dataset = self._dataset(source, split)
         crop, count = dataset.crop, len(dataset)
-        sizes = [(crop.height, crop.width)] * count if crop.name == "full" else None
+        sizes = [(crop.height, crop.width)] * count if dataset.same_size else None
         return ImageCheck(source.paths, self._path(split), self.exif, sizes, dataset.wrong_size)
 
     def _dataset(self, source: LabeledFiles, split: Split) -> FileDataset:
-        crop = self.train_crop if split == "train" else self.eval_crop
-        stored_size = first_image_size(source.paths, self.exif) if crop == "full" else None
-        return FileDataset(source.paths, source.labels, self._crop(split, stored_size), self.exif)
+        crop = self._crop(split, lambda: self._stored_size(source))
+        same_size = self._full_size(split) is None
+        return FileDataset(source.paths, source.labels, crop, self.exif, same_size)
+
+    def _stored_size(self, source: LabeledFiles) -> tuple[int, int] | None:
+        return first_image_size(source.paths, self.exif)
 
     def _load(self, source: LabeledFiles, split: Split) -> FolderLoader:
         return FolderLoader(

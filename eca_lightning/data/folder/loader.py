@@ -29,7 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 class FileDataset(Dataset[tuple[Tensor, int]]):
-    """Cropped and augmented image files with their labels, -1 for all if ``labels`` is None."""
+    """Cropped and augmented image files with their labels, -1 for all if ``labels`` is None.
+
+    With ``same_size`` the crop ``full`` takes images of its own size alone, and scales none.
+    """
 
     def __init__(
         self,
@@ -37,11 +40,13 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         labels: Sequence[int] | None,
         crop: Crop,
         exif: Exif = "apply",
+        same_size: bool = True,
     ) -> None:
         self.paths = paths
         self.labels = labels
         self.crop = crop
         self.exif: Exif = exif
+        self.same_size = same_size and crop.name == "full"
 
     def __len__(self) -> int:
         """Number of files."""
@@ -60,7 +65,7 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         number = max(index, 0)
         sample = number % len(self.paths)
         image = open_rgb(self.paths[sample], self.exif)
-        if crop.name == "full" and image.size != (crop.width, crop.height):
+        if self.same_size and image.size != (crop.width, crop.height):
             raise ValueError(self.wrong_size(sample, image.height, image.width))
         (box,) = crop.boxes([number], [image.height], [image.width], epoch)
         pixels = torch.from_numpy(np.array(resized_crop(image, box, crop.height, crop.width)))
