@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 import eca_lightning
 from eca_lightning import ImageClassifier
 from eca_lightning.data.folder.preprocessing import Preprocessing
-from eca_lightning.predict_options import PREDICT_OPTIONS, prediction_writer
+from eca_lightning.predict_options import EVALUATION_OPTIONS, PREDICT_OPTIONS, prediction_writer
 from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.loss_guard import LossGuard
 from eca_lightning.training.callbacks.run_description import NetworkSummary
@@ -96,14 +96,9 @@ class EcaLightningCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand != "fit":
-            about = "take the data's class names where they differ from the checkpoint's"
-            parser.add_argument("--rename_classes", type=bool, default=False, help=about)
-            about = "a run's folder, for its config and best checkpoint; further options win"
-            parser.add_argument("--run", type=Path | None, default=None, help=about)
-        if subcommand == "predict":
-            for name, (kind, about) in PREDICT_OPTIONS.items():
-                parser.add_argument(f"--{name}", type=kind | None, default=None, help=about)
+        options = {"fit": {}, "predict": EVALUATION_OPTIONS | PREDICT_OPTIONS}
+        for name, (kind, about) in options.get(subcommand, EVALUATION_OPTIONS).items():
+            parser.add_argument(f"--{name}", type=kind | None, default=None, help=about)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -199,7 +194,7 @@ class EcaLightningCLI(LightningCLI):
             self.model.preprocessing = Preprocessing.from_dict(self._preprocessing)
         if isinstance(self.model, VisionTask):
             require_weights(options, self.subcommand)
-            self.model.rename_classes = options.get("rename_classes", False)
+            self.model.rename_classes = bool(options.get("rename_classes"))
             given = self.config_dump["model"].get("init_args", {})
             names = ("optimizer", "lr_scheduler")
             self.model.optimizer_options = {name: given[name] for name in names if name in given}

@@ -1,4 +1,4 @@
-"""The options of ``predict``, and what writes its predictions."""
+"""The options of commands that do not train, and what writes its predictions."""
 
 import inspect
 from collections.abc import Mapping
@@ -16,6 +16,12 @@ PREDICT_OPTIONS: dict[str, tuple[type, str]] = {
     "min_score": (float, "detector: minimum score of the objects that are drawn"),
 }
 """The type of each option, and its help."""
+
+EVALUATION_OPTIONS: dict[str, tuple[type, str]] = {
+    "run": (Path, "a run's folder, for its config and best checkpoint; other options win"),
+    "rename_classes": (bool, "take the data's class names where they differ from the checkpoint's"),
+}
+"""The same of ``validate``, ``test`` and ``predict``."""
 
 
 def prediction_writer(model: LightningModule, options: Mapping[str, Any]) -> list[Callback]:

@@ -104,7 +104,8 @@ def _config_for(run: Path) -> dict[str, Any]:
     config = {key: value for key, value in read_config(run).items() if key in _KEPT}
     trainer = config.get("trainer")
     loggers = trainer.get("logger") if isinstance(trainer, dict) else None
-    place = {"save_dir": str(run.parents[1]), "name": run.parent.name, "version": run.name}
+    path = run.absolute()
+    place = {"save_dir": str(path.parents[1]), "name": path.parent.name, "version": path.name}
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         options = logger.get("init_args") if isinstance(logger, dict) else None
         if isinstance(options, dict) and options.keys() >= place.keys():
