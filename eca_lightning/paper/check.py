@@ -1,4 +1,4 @@
-"""Parameters and operations of the paper's networks, compared with its printed figures."""
+"""Parameters and operations of published networks, compared with the printed figures."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -74,14 +74,16 @@ def audit(models: Iterable[PaperModel]) -> Iterator[AuditRow]:
     """Count parameters and operations of networks on the meta device."""
     counted: dict[str, Complexity] = {}  # many networks are in several tables
 
-    def cost(config: Any) -> Complexity:
-        if str(config) not in counted:
+    def cost(config: Any, *image_size: int) -> Complexity:
+        key = str((config, image_size))
+        if key not in counted:
             count: Any = detector_complexity if isinstance(config, DetectorConfig) else complexity
-            counted[str(config)] = count(config)
-        return counted[str(config)]
+            counted[key] = count(config, *image_size)
+        return counted[key]
 
     for model in models:
-        total = cost(model.config)
+        size = () if model.image_size is None else (model.image_size,)
+        total = cost(model.config, *size)
         if model.only_attention:
             total = total - cost(BackboneConfig(model.config.name))
         yield AuditRow(model, total, _kernel_sizes(model.config))

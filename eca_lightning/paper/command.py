@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from eca_lightning.backbones import BackboneConfig
-from eca_lightning.paper.check import audit
+from eca_lightning.paper.check import AuditRow, audit
 from eca_lightning.paper.tables import (
     PaperModel,
     ablation_models,
@@ -18,6 +18,7 @@ from eca_lightning.paper.tables import (
     imagenet_models,
     kernel_choices,
     released_models,
+    timm_models,
 )
 from eca_lightning.utils.atomic import atomic_write
 from eca_lightning.utils.tables import Table, write_table
@@ -32,14 +33,16 @@ _KERNELS = ("Eq. 12", "Fig. 3", "released sizes")
 def models(
     csv: Path | None = None, json: Path | None = None, backbones: list[BackboneConfig] | None = None
 ) -> None:
-    """List the networks of the paper: parameters and operations, counted and as printed.
+    """List the networks of the paper and of timm: parameters and operations, counted and printed.
 
-    For an image of 224 x 224, or 1280 x 800 for detectors. M is 10^6 and G 10^9; Mi is 2^20 and Gi
-    2^30, which the paper calls M and G as well. MACs are the multiply-adds of convolutions, linear
-    layers and matrix products. The paper's operations come from other counters, whose rules are
-    implemented in eca_lightning/backbones/complexity.py and eca_lightning/detection/complexity.py;
-    rows that it quotes in 10^9 are compared with MACs. Counts have the unit and the digits of the
-    printed figure; where digits differ, % is the difference.
+    timm's are its ResNets with ECA and SE, at the image size of their best weights, beside what
+    timm has published. The others are for an image of 224 x 224, or 1280 x 800 for detectors. M is
+    10^6 and G 10^9; Mi is 2^20 and Gi 2^30, which the paper calls M and G as well. MACs are the
+    multiply-adds of convolutions, linear layers and matrix products. The paper's operations come
+    from other counters, whose rules are implemented in eca_lightning/backbones/complexity.py and
+    eca_lightning/detection/complexity.py; rows that it quotes in 10^9 are compared with MACs.
+    Counts have the unit and the digits of the printed figure; where digits differ, % is the
+    difference.
 
     Args:
         csv: CSV file to write the counts to, in decimal and binary units.
@@ -48,11 +51,11 @@ def models(
     """
     classifiers = [*imagenet_models(), *released_models(), *ablation_models()]
     own = [PaperModel("own", f"{b.attention or 'plain'}_{b.name}", b) for b in backbones or ()]
-    wanted = [*classifiers, *own, *detectors(), *kernel_choices()]
+    wanted = [*classifiers, *own, *detectors(), *kernel_choices(), *timm_models()]
     console = Console()
-    rows = track(audit(wanted), "counting", len(wanted), console=console, transient=True)
+    rows = list(track(audit(wanted), "counting", len(wanted), console=console, transient=True))
     records = [row.record() for row in rows]
-    for table in tables(records):
+    for table in (*tables(records), timm_table(rows)):
         console.print(table)
     if csv is not None:
         write_table(csv, dict.fromkeys(records[0], str), records)
@@ -68,7 +71,8 @@ def tables(records: Sequence[Record]) -> list[Table]:
     """
     kernels = [record for record in records if record["table"] in _KERNELS]
     found = [record for record in records if record["table"] == "table 5"]
-    others = [record for record in records if record["table"] not in (*_KERNELS, "table 5")]
+    elsewhere = (*_KERNELS, "table 5", "timm")
+    others = [record for record in records if record["table"] not in elsewhere]
     listed = [
         _costs(others, "Classifiers, one image of 224 x 224"),
         _costs(found, "Detectors, one image of 1280 x 800, trainable parameters"),
@@ -76,6 +80,25 @@ def tables(records: Sequence[Record]) -> list[Table]:
         _claims(kernels),
     ]
     return [table for table in listed if table.sections]
+
+
+def timm_table(rows: Sequence[AuditRow]) -> Table:
+    """Tabulate timm's networks: our counts, timm's figures, and the accuracy of its weights."""
+    lines = [
+        [
+            row.paper.name,
+            str(row.paper.image_size),
+            f"{row.cost.parameters / 10**6:.2f} M",
+            row.paper.parameters.text if row.paper.parameters else "",
+            f"{row.cost.macs / 10**9:.2f} G",
+            row.paper.operations.text if row.paper.operations else "",
+            row.paper.top1,
+        ]
+        for row in rows
+        if row.paper.table == "timm"
+    ]
+    header = ["", "pixels", "parameters", "timm", "MACs", "timm", "top-1"]
+    return Table(header, {"": lines}, "timm's ResNets with ECA and SE, by their best weights")
 
 
 def _costs(records: Sequence[Record], title: str) -> Table:

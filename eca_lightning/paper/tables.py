@@ -1,4 +1,4 @@
-"""The networks of the paper and the figures that it prints for them."""
+"""The networks of the paper and of timm, and the figures that are published for them."""
 
 import csv
 from collections.abc import Iterator
@@ -79,11 +79,12 @@ class PaperModel:
 
     Attributes:
         table: ``table 2``, ``table 3``, ``table 5``, ``released`` for the table of the authors'
-            repository, a choice of ECA's kernel sizes, see `kernel_choices`, or ``own``.
+            repository, a choice of ECA's kernel sizes, see `kernel_choices`, ``timm``, or ``own``.
         name: Method and backbone, such as eca_resnet50, after the name of a detector.
         counts_macs: Whether the operations are multiply-adds, not those of the table's counter.
         only_attention: Whether the figures are those of attention without the network.
         top1: The printed ImageNet top-1 accuracy, in percent; empty for detectors.
+        image_size: Height and width of the image. Default: those of the paper.
     """
 
     table: str
@@ -94,6 +95,7 @@ class PaperModel:
     counts_macs: bool = False
     only_attention: bool = False
     top1: str = ""
+    image_size: int | None = None
 
     @property
     def note(self) -> str:
@@ -174,6 +176,37 @@ def detectors() -> Iterator[PaperModel]:
         )
         parameters, operations = Printed(row["params_M"], 10**6), Printed(row["gflops"], 10**9)
         yield PaperModel("table 5", f"{row['detector']} {name}", config, parameters, operations)
+
+
+def timm_models() -> Iterator[PaperModel]:
+    """Yield timm's ResNets with ECA and SE, by the best weights of each that load here.
+
+    timm_results.csv holds all weights of timm's ResNets, as results/results-imagenet.csv of
+    huggingface/pytorch-image-models has them (aa4b5850) at the size and crop that their config
+    names, and multiply-adds and images/s of its benchmark-infer-amp-nhwc-pt240-cu124-rtx4090.csv.
+    """
+    best: dict[str, dict[str, str]] = {}
+    for row in paper_rows("timm_results.csv"):
+        network = row["weights"].partition(".")[0]
+        known = best.setdefault(network, row)
+        if float(row["top1"]) > float(known["top1"]):
+            best[network] = row
+    options: dict[str, dict[str, Any]] = {"eca": {"kernel": "figure"}, "se": {"bias": True}}
+    for network, row in best.items():
+        attention = next((name for name in options if network.startswith(name)), None)
+        if attention is None or network.endswith("_pruned"):
+            continue
+        name = network.removeprefix(attention)
+        yield PaperModel(
+            "timm",
+            row["weights"],
+            BackboneConfig(name, attention, options[attention]),
+            Printed(row["parameters_M"], 10**6),
+            Printed(row["gmacs"], 10**9) if row["gmacs"] else None,
+            counts_macs=True,
+            top1=row["top1"],
+            image_size=int(row["image_size"]),
+        )
 
 
 def paper_rows(name: str) -> Iterator[dict[str, str]]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from eca_lightning.paper.tables import (
     kernel_choices,
     paper_rows,
     released_models,
+    timm_models,
 )
 
 pytestmark = pytest.mark.slow  # all but one count networks, once
@@ -326,3 +328,33 @@ def test_files_have_every_row(tmp_path, monkeypatch, capsys):
     [eca] = [r for r in records if (r["table"], r["model"]) == ("table 3", "eca_resnet50")]
     assert (eca["parameters"], eca["parameters_paper"]) == (25_557_112, "24.37")
     assert (eca["kernels"], eca["operations_paper_unit"]) == ("5 5 5 5", 2**30)
+
+
+def test_networks_of_timm_have_the_parameters_that_it_publishes():
+    """Its multiply-adds come from a counter that counts some more."""
+    of_timm = list(timm_models())
+    names = {model.name.partition(".")[0] for model in of_timm}
+    assert {"ecaresnet26t", "ecaresnet50t", "ecaresnetlight", "ecaresnet269d"} <= names
+    shallow = [model for model in of_timm if model.config.name in ("resnet26t", "resnetlight")]
+    for row in audit(shallow):
+        assert row.paper.parameters.agrees(row.cost.parameters)
+        assert abs(row.paper.operations.difference(row.cost.macs)) < 2
+    text = io.StringIO()
+    Console(file=text, width=100).print(audit_report.timm_table(list(audit(shallow))))
+    assert re.search(
+        r"ecaresnet26t.ra2_in1k +256 +16.01 M +16.01 +3.3\d G +3.35 +78.894", text.getvalue()
+    )
+
+
+def test_the_page_of_weights_has_the_published_figures():
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text()
+    published = {row["weights"]: row for row in paper_rows("timm_results.csv")}
+    listed = re.findall(r"^\| `([a-z]\w+\.\w+)` \|.*\|$", page, re.M)
+    assert len(listed) > 30
+    for line in re.findall(r"^\| `[a-z]\w+\.\w+` \|.*\|$", page, re.M):
+        name, backbone, attention, *figures = (cell.strip(" `") for cell in line[1:-1].split("|"))
+        row = published[name]
+        assert f"{attention}{backbone}" == name.partition(".")[0]
+        numbers = [figure.removesuffix(" M").removesuffix(" G") for figure in figures]
+        keys = ("image_size", "top1", "parameters_M", "gmacs", "images_per_second")
+        assert numbers == [row[key] for key in keys]
