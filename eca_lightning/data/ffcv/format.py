@@ -117,7 +117,8 @@ def check_beton(path: Path, name: str = "") -> BetonInfo:
         return _read(path)
     except ValueError as error:
         raise ValueError(
-            f"{prefix}{path} {error}; write it again with 'eca-lightning data write'"
+            f"{prefix}{path} {error}; write it again with 'eca-lightning data write' and "
+            "--overwrite true"
         ) from None
 
 

@@ -113,4 +113,7 @@ def _verify(beton: BetonInfo, num_workers: int) -> None:
             f"{beton.path}: {damaged.size} of {beton.samples} samples do not decode: {listed}"
         )
     if beton.sidecar and checksum(beton.path) != beton.sidecar.sha256:
-        raise ValueError(f"{beton.path}: its checksum is not that of its sidecar; write it again")
+        raise ValueError(
+            f"{beton.path}: its checksum is not that of its sidecar; write it again with "
+            "--overwrite true"
+        )

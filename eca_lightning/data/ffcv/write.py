@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +51,14 @@ def write_beton(
     Raises:
         FileExistsError: If a complete file with other content or settings exists, or one of which
             it is not known whether its source has changed.
-        ValueError: If there are no samples, a label has no class, samples cannot be read (a
-            DataError, which lists them), or ``on_error`` is unknown.
+        ValueError: If the file exists and is damaged, there are no samples, a label has no class,
+            samples cannot be read (a DataError, which lists them), or ``on_error`` is unknown.
         RuntimeError: If a process was killed.
         BlockingIOError: If another process is writing the file.
     """
     encoding = encoding or Encoding()
-    if not overwrite and (found := _complete_beton(output)) is not None:
+    if not overwrite and output.exists():
+        found = check_beton(output)
         sidecar = found.sidecar
         if sidecar is None or (
             (sidecar.class_names, sidecar.source, sidecar.encoding)
@@ -103,10 +103,3 @@ def write_beton(
         # A .beton must never stand beside the sidecar of another, whenever this is interrupted.
         output.unlink(missing_ok=True)
     return check_beton(output)
-
-
-def _complete_beton(path: Path) -> BetonInfo | None:
-    """Describe the .beton at a path, or return None if there is no complete one."""
-    with suppress(FileNotFoundError, ValueError):
-        return check_beton(path)
-    return None

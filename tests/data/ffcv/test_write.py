@@ -190,7 +190,7 @@ def test_nothing_to_write(arrays, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_good_file_is_kept_and_never_silently_replaced(arrays, tmp_path):
+def test_no_file_is_silently_replaced(arrays, tmp_path):
     path = tmp_path / "x.beton"
     options = {"class_names": NAMES, "source": "arrays", "encoding": Encoding("raw")}
     write_beton(arrays, path, **options)
@@ -204,9 +204,11 @@ def test_a_good_file_is_kept_and_never_silently_replaced(arrays, tmp_path):
     ):
         with pytest.raises(FileExistsError, match=r"x\.beton exists.*--overwrite"):
             write_beton(arrays, path, **{**options, **change})
-    with path.open("r+b") as file:
-        file.truncate(1000)
-    assert write_beton(arrays, path, **options).samples == 101
+    for file, rest in ((path.with_name("x.beton.json"), b"{"), (path, path.read_bytes()[:1000])):
+        file.write_bytes(rest)
+        with pytest.raises(ValueError, match=r"x\.beton.*write it again with .*--overwrite true"):
+            write_beton(arrays, path, **options)
+        assert file.read_bytes() == rest
     changed = write_beton(arrays, path, overwrite=True, **{**options, "encoding": Encoding("jpg")})
     assert changed.modes["jpg"] == 101
 
