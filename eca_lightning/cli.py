@@ -21,6 +21,10 @@ COMMANDS = {
     "validate": ("score a checkpoint on the validation images", LIGHTNING),
     "test": ("score a checkpoint on the test images", LIGHTNING),
     "predict": ("write the classes of images, or the objects on them, to a file", LIGHTNING),
+    "data write csv": (
+        "write images that a table labels to .beton files",
+        "data.datasets.csv_file.write_csv",
+    ),
     "data write fashion-coco": (
         "compose scenes of Fashion-MNIST's clothes for object detection",
         "detection.demo.write_fashion_coco.write_fashion_coco",

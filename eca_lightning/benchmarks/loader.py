@@ -14,7 +14,7 @@ from eca_lightning.benchmarks.common import require_positive
 from eca_lightning.benchmarks.loader_candidates import LOADERS, BenchmarkView, LoaderName, Workload
 from eca_lightning.benchmarks.loader_process import LoaderProcess
 from eca_lightning.benchmarks.loader_report import Result, report
-from eca_lightning.data.datasets.image_folder import FolderSamples
+from eca_lightning.data.datasets.write_files import FileSamples
 from eca_lightning.data.ffcv.format import check_beton
 from eca_lightning.data.ffcv.sidecar import Encoding, WriteMode
 from eca_lightning.data.folder.files import LabeledFiles, list_class_folders
@@ -133,7 +133,7 @@ def _write_beton(files: LabeledFiles, source: Path, mode: WriteMode, path: Path)
     from eca_lightning.data.ffcv.write import write_beton
 
     write_beton(
-        FolderSamples(files),
+        FileSamples(files),
         path,
         class_names=files.class_names,
         source=str(source),

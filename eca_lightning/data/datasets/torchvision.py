@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import random_split
 from torchvision import datasets
 
-from eca_lightning.data.datasets.image_folder import fingerprint, report
+from eca_lightning.data.datasets.write_files import fingerprint, report
 from eca_lightning.data.ffcv.sidecar import Encoding, WriteMode
 from eca_lightning.data.folder.image import Exif, to_rgb
 from eca_lightning.utils.checks import require_known

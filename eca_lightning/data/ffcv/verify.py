@@ -50,6 +50,7 @@ def _description(beton: BetonInfo) -> dict[str, str]:
     return {
         "samples": f"{beton.samples:,}",
         "classes": str(beton.num_classes),
+        "images of a class": _range(np.bincount(beton.labels, minlength=beton.num_classes)),
         "stored as": ", ".join(f"{mode} {count:,}" for mode, count in beton.modes.items() if count),
         "height x width": " to ".join(sizes),
         "file": f"{beton.bytes / 2**20:,.1f} MiB",
@@ -57,6 +58,10 @@ def _description(beton: BetonInfo) -> dict[str, str]:
         "source": sidecar.source if sidecar else "unknown (no sidecar)",
         "skipped": str(len(sidecar.skipped)) if sidecar else "unknown",
     }
+
+
+def _range(counts: NDArray[np.int64]) -> str:
+    return " to ".join(dict.fromkeys(f"{n:,}" for n in (counts.min(), counts.max())))
 
 
 def verify(path: Path, num_workers: int = 4) -> None:

@@ -25,8 +25,12 @@ from eca_lightning.data.datasets.torchvision import (
     write_fashion_mnist,
     write_torchvision,
 )
+from eca_lightning.data.ffcv import ffcv_api
+from eca_lightning.data.ffcv.crop_decode import decode_crop
 from eca_lightning.data.ffcv.format import check_beton
+from eca_lightning.data.ffcv.verify import verify
 from eca_lightning.data.folder.files import list_class_folders
+from eca_lightning.data.folder.image import open_rgb
 
 
 def pixels(info, index):
@@ -75,6 +79,97 @@ def test_the_output_must_fit_the_source(split_folder, image_folder, tmp_path):
         write_image_folder(image_folder, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"source: .*gone does not exist"):
         write_image_folder(tmp_path / "gone", tmp_path / "x.beton")
+
+
+def test_a_folder_of_classes_is_split(image_folder, tmp_path, capsys):
+    options = {"val_fraction": 0.25, "test_fraction": 0.1, "num_workers": 1}
+    write_image_folder(image_folder, tmp_path / "out", **options)
+    parts = [check_beton(tmp_path / "out" / f"{s}.beton") for s in ("train", "val", "test")]
+    assert [part.samples for part in parts] == [12, 6, 3]
+    assert "fewer than 20 images in train.beton of apple (4)" in capsys.readouterr().out
+    assert parts[1].sidecar.class_counts == [2, 2, 2]
+    write_image_folder(image_folder, tmp_path / "out", **options)
+    assert "val.beton: kept" in capsys.readouterr().out
+    with pytest.raises(FileExistsError, match="holds other data or settings"):
+        write_image_folder(image_folder, tmp_path / "out", **options, seed=1)
+
+
+def test_splits_that_are_there_already(split_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"val_fraction: .*holds train/ and val/ already"):
+        write_image_folder(split_folder, tmp_path / "out", val_fraction=0.2)
+    shutil.copytree(split_folder / "val", split_folder / "test")
+    write_image_folder(split_folder, tmp_path / "out", num_workers=1)
+    assert check_beton(tmp_path / "out" / "test.beton").samples == 21
+    shutil.rmtree(split_folder / "val")
+    with pytest.raises(ValueError, match=r"holds test/ and train/ and not both of train/ and val/"):
+        write_image_folder(split_folder, tmp_path / "out", val_fraction=0.2)
+
+
+def photo(width=60, height=40):
+    rng = np.random.default_rng(width)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def test_jpegs_are_stored_byte_for_byte(tmp_path, capfd):
+    folder = tmp_path / "photos" / "a"
+    folder.mkdir(parents=True)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    kept = {
+        "gray": (photo(33, 47).convert("L"), {}),
+        "plain": (photo(), {"quality": 70}),
+        "progressive": (photo(50, 50), {"progressive": True}),
+        "rgb": (photo(44, 35), {"keep_rgb": True}),
+        "subsampled": (photo(61, 43), {"subsampling": "4:2:0"}),
+        "upright": (photo(52, 31), {"exif": Image.Exif()}),
+    }
+    changed = {
+        "cmyk": (photo(40, 40).convert("CMYK"), {}),
+        "large": (photo(65, 20), {}),
+        "turned": (photo(48, 32), {"exif": turned}),
+        "wrong_name": (photo(20, 21), {"format": "PNG"}),
+    }
+    for name, (image, options) in (kept | changed).items():
+        image.save(folder / f"{name}.jpg", **options)
+    beton = tmp_path / "x.beton"
+    write_image_folder(folder.parent, beton, max_resolution=64, num_workers=1)
+    info = check_beton(beton)
+    names = [path.stem for path in list_class_folders(folder.parent).paths]
+    same = [
+        pixels(info, i).tobytes() == (folder / f"{name}.jpg").read_bytes()
+        for i, name in enumerate(names)
+    ]
+    assert [name for name, is_same in zip(names, same, strict=True) if is_same] == sorted(kept)
+    sizes = dict(zip(names, info.images[["width", "height"]].tolist(), strict=True))
+    assert (sizes["turned"], sizes["large"]) == ((32, 48), (64, 19))
+    verify(beton)
+    # Both decoders show them as Pillow does; FFCV's has the less exact, faster inverse DCT.
+    for decoder, rounding in (("crop", 2), ("ffcv", 4)):
+        for i, name in enumerate(names):
+            shown = decoded(info, i, decoder)
+            expected = np.asarray(open_rgb(folder / f"{name}.jpg")).astype(int)
+            if name in kept:
+                assert np.abs(shown - expected).max() <= rounding, (decoder, name)
+    write_image_folder(folder.parent, tmp_path / "raw.beton", mode="raw", num_workers=1)
+    assert check_beton(tmp_path / "raw.beton").modes["jpg"] == 0
+    write_image_folder(folder.parent, tmp_path / "as_is.beton", exif="ignore", num_workers=1)
+    info = check_beton(tmp_path / "as_is.beton")
+    stored = pixels(info, names.index("turned")).tobytes()
+    assert stored == (folder / "turned.jpg").read_bytes()
+
+
+def decoded(info, index, decoder):
+    image = info.images[index]
+    size = int(image["height"]), int(image["width"])
+    stream = pixels(info, index)
+    if decoder == "crop":
+        return decode_crop(stream.tobytes(), (0, 0, *size), size).astype(int)
+    shown = np.empty((*size, 3), np.uint8)
+    source, target = stream.ctypes.data, shown.ctypes.data
+    options = (*size, 0, 0, 1, 1, False, False)
+    assert ffcv_api.ctypes_imdecode(source, stream.size, *size, target, *options) == 0
+    return shown.astype(int)
 
 
 @pytest.fixture

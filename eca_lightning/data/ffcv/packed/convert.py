@@ -39,7 +39,7 @@ def convert(
         overwrite: Replace a file that is there.
     """
     # Imported here: they need FFCV, which the command's help does not.
-    from eca_lightning.data.datasets.image_folder import fingerprint, report
+    from eca_lightning.data.datasets.write_files import fingerprint, report
     from eca_lightning.data.ffcv.write import write_beton
 
     info = check_beton(source, "source")
