@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.setup-complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart notebooks results test test-quick test-thorough test-gpu gpu-check test-loggers fuzz fuzzfiles sweep killtest killcommands multinode slurmtest docker-check release-check walkthrough lint format docs constraints clean
+.PHONY: help setup quickstart notebooks results finetune-photos test test-quick test-thorough test-gpu gpu-check test-loggers fuzz fuzzfiles sweep killtest killcommands multinode slurmtest docker-check release-check walkthrough lint format docs constraints clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,11 @@ quickstart: $(READY) ## Write Fashion-MNIST to .beton, train a small ECA-Net, va
 		"  the run     $${best%/checkpoints/*}" \
 		"  its best    $$best" \
 		'  its curves  $(BIN)/tensorboard --logdir runs'
+
+finetune-photos: $(READY) ## Fine-tune on crops of photographs, from weights of the quickstart and from scratch
+	test -d runs/quickstart/version_0 || $(MAKE) quickstart
+	$(BIN)/python tools/photo_classes.py data/photo_classes
+	$(BIN)/eca-lightning compare configs/ablation/finetune_photos.yaml
 
 notebooks: $(READY) data/fashion_mnist data/fashion_coco ## Execute the notebooks; runs/notebooks gets them with their figures
 	mkdir -p runs/notebooks

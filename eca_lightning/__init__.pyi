@@ -10,6 +10,7 @@ from .classification.callbacks.confusion import ConfusionReport as ConfusionRepo
 from .classification.callbacks.worst_images import WorstImages as WorstImages
 from .classification.callbacks.writer import PredictionWriter as PredictionWriter
 from .classification.import_command import load_classifier as load_classifier
+from .classification.losses import FocalLoss as FocalLoss
 from .classification.task import ImageClassifier as ImageClassifier
 from .data.ffcv.datamodule import FFCVDataModule as FFCVDataModule
 from .data.folder.datamodule import ImageFolderDataModule as ImageFolderDataModule

@@ -30,6 +30,7 @@ from eca_lightning.training.resuming import SameStart, place_run, running_in
 from eca_lightning.training.run_loggers import drop_run_logger, keep_metrics, start_loggers
 from eca_lightning.training.run_name import run_name
 from eca_lightning.training.task import VisionTask
+from eca_lightning.training.tuning.finders import SEARCH_OPTIONS, SEARCHES
 from eca_lightning.utils.arguments import OneLineErrors
 from eca_lightning.utils.atomic import end_with_parent
 
@@ -96,7 +97,7 @@ class EcaLightningCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        options = {"fit": {}, "predict": EVALUATION_OPTIONS | PREDICT_OPTIONS}
+        options = {"fit": SEARCH_OPTIONS, "predict": EVALUATION_OPTIONS | PREDICT_OPTIONS}
         for name, (kind, about) in options.get(subcommand, EVALUATION_OPTIONS).items():
             parser.add_argument(f"--{name}", type=kind | None, default=None, help=about)
         return parser
@@ -157,6 +158,8 @@ class EcaLightningCLI(LightningCLI):
         if self.subcommand == "predict":
             values = {name: self._get(self.config_init, name) for name in PREDICT_OPTIONS}
             callbacks += prediction_writer(self.model, values)
+        searches = SEARCHES if self.subcommand == "fit" else {}
+        callbacks += [new() for name, new in searches.items() if self._get(self.config_init, name)]
         trainer: Any = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
         trainer.folder = self._folder
         trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
@@ -262,8 +265,10 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_concerns_users)
     # Lightning calls what torch and jsonargparse have deprecated, which its users cannot change.
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
-    # A run's own folder exists when it is resumed, and our loaders give the indices themselves.
+    # A run's own folder exists when it is resumed, our loaders give the indices themselves, and
+    # BackboneFinetuning finds the classifier trained already.
     expected = "The dirpath has changed|Couldn't infer the batch ind|Checkpoint directory|"
+    expected += "The provided params to be frozen already|"
     warnings.filterwarnings("ignore", message=expected + "LightningCLI's args parameter")
     for name in dir(eca_lightning):  # jsonargparse finds classes by short names once imported
         getattr(eca_lightning, name)

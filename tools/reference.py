@@ -22,9 +22,12 @@ import eca_lightning
 from eca_lightning import ImageClassifier, ObjectDetector, WarmupThenDecay, cli
 from eca_lightning.attention import attention_class, attention_names
 from eca_lightning.backbones import BackboneConfig, backbone_names
+from eca_lightning.classification.finetuning import FineTuning
+from eca_lightning.classification.losses import FocalLoss
 from eca_lightning.classification.mixing import Mixing
 from eca_lightning.detection.networks import DetectorConfig
 
+_TASKS = (ImageClassifier, FineTuning, Mixing, FocalLoss, ObjectDetector)
 OUTPUT = Path(__file__).parents[1] / "docs" / "reference"
 
 INTRODUCTION = """\
@@ -50,6 +53,9 @@ A run has these keys:
 `every_n_train_steps` ... |
 | `last_checkpoint` | [LastCheckpoint](#lastcheckpoint), which writes `last.ckpt` |
 | `async_checkpoints` | whether checkpoints are written in the background |
+| `find_lr` | of `fit`: whether to search for the learning rate first, by 100 steps at rising \
+rates, see [training.md](../training.md#fine-tune) |
+| `find_batch_size` | of `fit`: whether to search for the largest batch that fits the GPU first |
 | `reports` | a list of [callbacks](callbacks.md) that log and draw, or a file with them |
 | `output`, `top`, `annotated`, `min_score` | of `predict`: the options of \
 [PredictionWriter](#predictionwriter) or [DetectionWriter](#detectionwriter) |
@@ -90,7 +96,7 @@ def reference() -> dict[str, str]:
     callbacks = [c for c in public if isinstance(c, type) and issubclass(c, Callback)]
     names = f"The names are {_listed(backbone_names())}."
     pages = {
-        "tasks": ("Tasks", *map(_section, (ImageClassifier, ObjectDetector, Mixing))),
+        "tasks": ("Tasks", *map(_section, _TASKS)),
         "networks": (
             "Networks",
             *(_section(BackboneConfig), names, _attention(), _section(DetectorConfig)),

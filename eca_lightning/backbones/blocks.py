@@ -158,3 +158,17 @@ def describe_tails(network: nn.Module) -> str:
     blocks = [m for m in network.modules() if isinstance(m, AttentionSlot)]
     fused = sum(block.fused_tail is not None for block in blocks)
     return f"block tails: {fused} of {len(blocks)} fused"
+
+
+def parameter_depths(network: nn.Module) -> dict[str, int]:
+    """Return the depth of each parameter: 0 in the stem, 1 and up in the blocks.
+
+    What follows the last block, the classifier for one, is a block deeper.
+    """
+    blocks = [f"{name}." for name, m in network.named_modules() if isinstance(m, AttentionSlot)]
+    depths, seen = {}, 0
+    for name, _ in network.named_parameters():
+        inside = [depth for depth, block in enumerate(blocks, 1) if name.startswith(block)]
+        seen = max(seen, *inside, 0)
+        depths[name] = inside[0] if inside else 0 if not seen else len(blocks) + 1
+    return depths

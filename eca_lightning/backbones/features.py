@@ -51,6 +51,13 @@ class FeaturePyramid(nn.Module):
         return maps
 
 
+def first_stages(network: nn.Module, count: int) -> list[nn.Module]:
+    """Return the modules of the first stages of a classification network; the stem is the first."""
+    layout = layout_of(network)
+    body = network.get_submodule(layout.body)
+    return [body.get_submodule(step) for step in _steps(body, layout.stages[:count])]
+
+
 def last_stage(network: nn.Module) -> nn.Module:
     """Return the module that ends the last stage of a classification network."""
     layout = layout_of(network)
@@ -59,7 +66,7 @@ def last_stage(network: nn.Module) -> nn.Module:
 
 def _steps(module: nn.Module, stages: Sequence[str], prefix: str = "") -> Iterator[str]:
     """List the modules to be called in sequence, down to those that end stages."""
-    for name, child in module.named_children():
+    for name, child in module.named_children() if stages else ():
         path = prefix + name
         if any(stage.startswith(f"{path}.") for stage in stages):
             yield from _steps(child, stages, f"{path}.")

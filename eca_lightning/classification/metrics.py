@@ -65,6 +65,50 @@ class TopKAccuracy(Metric):
         return self.correct / self.total
 
 
+class ClassCounts(Metric):
+    """Count the images, the right predictions and the predictions of each class.
+
+    They are the same for any order, batches and ranks. Labels of -1 do not count, nor predictions
+    that are NaN or infinite.
+    """
+
+    counts: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        zeros = torch.zeros(3, num_classes, dtype=torch.int64)
+        self.add_state("counts", zeros, dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch of logits, (N, num_classes), and labels, (N,) int64."""
+        labeled = labels >= 0
+        predicted = labeled & logits.isfinite().all(dim=1)
+        right = labeled & (ranks(logits, labels) == 0)
+        classes = torch.stack([labels.clamp(min=0), labels.clamp(min=0), logits.argmax(dim=1)])
+        # Not torch.bincount, which waits for the GPU to know how many classes there are.
+        batch = torch.zeros_like(self.counts)
+        batch = batch.scatter_add(1, classes, torch.stack([labeled, right, predicted]).long())
+        self.counts = self.counts + batch
+
+    def compute(self) -> Tensor:
+        """Return the counts, (3, num_classes) int64."""
+        return self.counts
+
+
+def recalls(counts: Tensor) -> Tensor:
+    """Return the fraction of each class's images that is right, (num_classes,) float32.
+
+    It is NaN without images. The counts are those of `ClassCounts`.
+    """
+    images, right, _ = counts
+    return right / images
+
+
+def macro_accuracy(counts: Tensor) -> Tensor:
+    """Return the mean recall of the classes that have images: scikit-learn's balanced accuracy."""
+    return recalls(counts).double().nanmean().float()
+
+
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Return how many classes precede that of each label, (N,) int64; 0 is the most probable.
 

@@ -6,26 +6,28 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
-from torch.nn import functional as F
-from torchmetrics import MetricCollection
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
 
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.blocks import describe_tails
+from eca_lightning.backbones.gradient_checkpointing import checkpoint_gradients
 from eca_lightning.backbones.network import layout_of
-from eca_lightning.classification.losses import LossName, classification_loss
-from eca_lightning.classification.metrics import ExactMean, TopKAccuracy
+from eca_lightning.classification.finetuning import FineTuning, prepare_network
+from eca_lightning.classification.losses import (
+    ClassWeights,
+    LossName,
+    classification_loss,
+    prepare_loss,
+    weights_of,
+)
+from eca_lightning.classification.metrics import TopKAccuracy
 from eca_lightning.classification.mixing import Mixing
+from eca_lightning.classification.scoring import Batch, ScoredClassifier
 from eca_lightning.classification.start_weights import start_from
-from eca_lightning.data.folder.preprocessing import Preprocessing
-from eca_lightning.training.task import VisionTask
 from eca_lightning.utils.checks import require, require_uint8
 from eca_lightning.utils.compilers import missing_for_gpu_kernels
-
-Batch = tuple[Tensor, Tensor]
-"""Images (N, C, H, W) uint8 and labels (N,) int64; the label -1 marks rows that fill up a batch."""
 
 Compile = bool | Literal["reduce-overhead", "max-autotune"] | None
 """Whether to compile, or the mode of ``torch.compile``."""
@@ -34,24 +36,28 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
+class ImageClassifier(ScoredClassifier, pipeline_tag="image-classification"):
     """Train and evaluate a classification backbone.
 
-    Logs ``train/loss`` and ``train/top1``, and ``loss``, ``top1`` and ``top5`` of ``val`` and
-    ``test``. These count each image once, and are equal to the last digit on any number of ranks;
-    their loss is the cross-entropy, whatever the training's. With ``mixing`` there is no
-    ``train/top1``, as no single label is right.
+    Logs ``train/loss`` and ``train/top1``, and ``loss``, ``top1``, ``top5`` and ``macro_accuracy``,
+    the mean recall of the classes, of ``val`` and ``test``. These count each image once, and are
+    equal to the last digit on any number of ranks; their loss is the cross-entropy, whatever the
+    training's. With ``mixing`` there is no ``train/top1``, as no single label is right.
 
     Args:
         backbone: The network; see :class:`eca_lightning.backbones.BackboneConfig`.
         optimizer: Builds the optimizer from parameter groups.
         lr_scheduler: Builds the learning rate schedule from the optimizer.
-        loss: What training minimizes; see `classification_loss`.
+        loss: What training minimizes: the name of a loss, see `classification_loss`; or a class,
+            such as `FocalLoss`, whose instance maps logits and targets to the loss of each row.
         label_smoothing: Fraction of each target spread over all classes, in training only.
         bce_target_threshold: For ``binary_cross_entropy``: training targets above it become 1 and
             all others 0, so that each class of a mixture is fully present. Default: unchanged.
+        class_weights: Weights of the classes in the training loss: a list, or ``balanced``, by
+            which all classes weigh the same in an epoch. Default: every image weighs the same.
         mixing: Train on mixtures of images; see `Mixing`.
         flip_tta: Evaluate and predict by the mean logits of each image and its mirror image.
+        class_metrics: Log the recall of each class as well, such as ``val/recall/NAME``.
         mean: Mean of each image channel, on the scale from 0 to 1.
         std: Standard deviation of each image channel, on the same scale.
         compile: Run normalization and backbone through ``torch.compile``, in its default mode if
@@ -59,10 +65,10 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         weights: Weights from which a new run starts: a file that ``import`` reads, the folder of a
             run, torchvision:NAME, timm:NAME or hf-hub:OWNER/NAME. A classifier of other classes is
             replaced. A resumed run, and one without training, do not read them. Default: none.
+        finetuning: Freeze stages, and train at rates by depth; see `FineTuning`.
+        gradient_checkpointing: Recompute the activations of each block in the backward pass, for
+            GPUs of little memory; see `checkpoint_gradients`. Not with ``compile``.
         training: Further options of `VisionTask`.
-
-    Attributes:
-        preprocessing: What evaluation does to images before; None if the data does not say.
     """
 
     network_option = "backbone"
@@ -99,23 +105,28 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
             params, lr=0.1, momentum=0.9, weight_decay=1e-4
         ),
         lr_scheduler: LRSchedulerCallable | None = None,
-        loss: LossName = "cross_entropy",
+        loss: LossName | nn.Module = "cross_entropy",
         label_smoothing: float = 0.0,
         bce_target_threshold: float | None = None,
+        class_weights: ClassWeights | None = None,
         mixing: Mixing | None = None,
         flip_tta: bool = False,
+        class_metrics: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         compile: Compile = None,
         weights: str | None = None,
+        finetuning: FineTuning | None = None,
+        gradient_checkpointing: bool = False,
         **training: Any,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, **training)
-        self.preprocessing: Preprocessing | None = None
         if isinstance(backbone, dict):  # as checkpoints hold it
             backbone = BackboneConfig(**backbone).require_imported()
         if isinstance(mixing, dict):
             mixing = Mixing(**mixing)
+        if isinstance(finetuning, dict):
+            finetuning = FineTuning(**finetuning)
         if not len(mean) == len(std) == backbone.in_channels:
             raise ValueError(
                 f"mean has {len(mean)} and std {len(std)} values, "
@@ -128,12 +139,23 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         require(0 <= label_smoothing <= 1, "label_smoothing", "from 0 to 1", label_smoothing)
         if bce_target_threshold is not None and loss != "binary_cross_entropy":
             raise ValueError("bce_target_threshold is for loss: binary_cross_entropy: leave it out")
-        self.save_hyperparameters({"mixing": asdict(mixing) if mixing else None})
+        plain = {"mixing": mixing, "finetuning": finetuning}
+        self.save_hyperparameters({k: asdict(v) if v else None for k, v in plain.items()})
         self.mixing, self.flip_tta, self.weights = mixing, flip_tta, weights
-        self.loss, self.label_smoothing = loss, label_smoothing
+        if isinstance(loss, str):  # code is in no checkpoint
+            self.save_hyperparameters({"loss": loss})
+        smoothing = {"label_smoothing": label_smoothing}
+        self.loss, self.label_smoothing = prepare_loss(loss, smoothing), label_smoothing
+        self.class_weights, self.class_metrics = class_weights, class_metrics
+        self._weight_of_class: Tensor | None = None
         self.bce_target_threshold = bce_target_threshold
+        excluded = bool(compile and gradient_checkpointing)
+        require(not excluded, "compile", "false with gradient_checkpointing", compile)
+        self.gradient_checkpointing = gradient_checkpointing
         self._takes_classes = backbone.num_classes is None
         self._build(replace(backbone, num_classes=backbone.num_classes or 1000))
+        self.finetuning = finetuning
+        (finetuning or FineTuning()).frozen(self.backbone)  # raises if it has fewer stages
         self._logits = type(self)._classify
         if compile:
             self._compile(compile)
@@ -142,49 +164,53 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
             self.register_buffer(name, on_byte_scale, persistent=False)
 
         self.train_top1 = TopKAccuracy()
-        top1, top5 = TopKAccuracy(), TopKAccuracy(k=5)
-        scores = MetricCollection({"loss": ExactMean(), "top1": top1, "top5": top5})
-        self.val_scores = scores.clone(prefix="val/")
-        self.test_scores = scores.clone(prefix="test/")
+        self._create_scores()
 
     def _build(self, backbone: BackboneConfig) -> None:
         self.backbone_config = backbone
         self.save_hyperparameters({"backbone": asdict(backbone)})
         self.backbone = backbone.build().to(memory_format=torch.channels_last)
+        if self.gradient_checkpointing:
+            checkpoint_gradients(self.backbone)
+        self._create_counts()
 
     def logged_metrics(self) -> list[str]:
         """Return the names of the metrics that a run of training and validation logs."""
         train = () if self.mixing else ("train/top1",)
-        return ["train/loss", *train, *map(str, self.val_scores.keys())]
-
-    def image_size(self, batch: Batch) -> tuple[int, int]:
-        """Return the height and width of the images of a batch."""
-        return batch[0].shape[2], batch[0].shape[3]
+        return ["train/loss", *train, *super().logged_metrics()]
 
     def setup(self, stage: str) -> None:
         """Take the classes from the data, and log which block tails are fused."""
-        if stage == "fit" and self._takes_classes:
-            count = self.classes_of(getattr(self.trainer, "datamodule", None))
-            if count and count != self.num_classes:
-                is_classifier = layout_of(self.backbone).is_classifier
-                others = {
-                    k: v for k, v in self.backbone.state_dict().items() if not is_classifier(k)
-                }
-                self._build(replace(self.backbone_config, num_classes=count))
-                self.backbone.load_state_dict(others, strict=False)
+        if stage == "fit":
+            rebuilt = self._takes_classes and self._take_classes()
+            prepare_network(self.trainer, self, rebuilt)
         super().setup(stage)
         if stage == "fit":
             data = getattr(self.trainer, "datamodule", None)
             self.preprocessing = getattr(data, "preprocessing", None) or self.preprocessing
+            weights = weights_of(self.class_weights, data, self.num_classes)
+            self._weight_of_class = None if weights is None else weights.to(self.device)
             rank_zero_info(describe_tails(self.backbone))
             device = self.trainer.strategy.root_device.type
             if device == "cpu":  # or maps become channels_last
                 self.backbone.to(memory_format=torch.contiguous_format)
-            if device == "cuda" and self.hparams["compile"] is None:
+            compiles = self.hparams["compile"] is None and not self.gradient_checkpointing
+            if device == "cuda" and compiles:
                 if missing := missing_for_gpu_kernels():
                     rank_zero_warn(f"Training is not compiled, which would be faster: {missing}")
                 else:
                     self._compile(True)
+
+    def _take_classes(self) -> bool:
+        """Build the network for the classes of the data, and return whether it had others."""
+        count = self.classes_of(getattr(self.trainer, "datamodule", None))
+        if not count or count == self.num_classes:
+            return False
+        is_classifier = layout_of(self.backbone).is_classifier
+        others = {k: v for k, v in self.backbone.state_dict().items() if not is_classifier(k)}
+        self._build(replace(self.backbone_config, num_classes=count))
+        self.backbone.load_state_dict(others, strict=False)
+        return True
 
     def _compile(self, mode: Literal[True, "reduce-overhead", "max-autotune"]) -> None:
         # Not the module, whose keys would change and whose forward Lightning replaces under DDP.
@@ -194,29 +220,31 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         # In these modes the next call writes its output to the same memory.
         self._logits = run if mode is True else lambda *inputs: run(*inputs).clone()
 
-    def on_fit_start(self) -> None:
-        """Load weights to start from, see `start_from`, unless the run resumes."""
-        super().on_fit_start()
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Load weights to start from, unless the run resumes, and build the optimizer.
+
+        It is the last hook before callbacks search for a learning rate.
+        """
         if self.weights is not None and self.trainer.ckpt_path is None:
             rank_zero_info(start_from(self.backbone, self.backbone_config, self.weights))
             self.weights = None  # a second fit continues the first
+        return super().configure_optimizers()
 
-    @property
-    def transform(self) -> Preprocessing:
-        """What maps an image to the uint8 pixels that the model takes, as its evaluation does."""
-        return self.preprocessing or Preprocessing()
+    def lr_scales(self) -> dict[nn.Parameter, float]:
+        """Return the learning rates that fine-tuning gives to weights, as fractions."""
+        return self.finetuning.lr_scales(self.backbone) if self.finetuning else {}
 
-    def classes_and_scores(self) -> dict[str, Any]:
-        """Return what is kept with the weights."""
-        view = self.preprocessing
-        return {**super().classes_and_scores(), "preprocessing": view and view.to_dict()}
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Seed the generators, and freeze what is not trained in this epoch."""
+        super().on_train_batch_start(batch, batch_index)
+        if self.finetuning:
+            self.finetuning.hold(self.backbone, self.current_epoch, self.trainer.world_size)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the classes, the scores and, unless it is trained on, the preprocessing."""
-        super().on_load_checkpoint(checkpoint)
-        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            saved = Preprocessing.from_dict(checkpoint.get("preprocessing"))
-            self.preprocessing = saved or self.preprocessing
+    def on_after_backward(self) -> None:
+        """Discard the gradients of frozen stages, see `FineTuning.hold`."""
+        if self.finetuning and self.finetuning.is_frozen(self.current_epoch):
+            for module in self.finetuning.frozen(self.backbone):
+                module.zero_grad()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (N, C, H, W) to logits (N, num_classes)."""
@@ -258,44 +286,10 @@ class ImageClassifier(VisionTask, pipeline_tag="image-classification"):
         else:
             mixed, targets = self.mixing(self.normalize(images), labels, self.num_classes)
             logits = self._logits(self, mixed, True)
-        loss = classification_loss(
-            logits, targets, self.loss, self.label_smoothing, self.bce_target_threshold
-        )
+        options = (self.label_smoothing, self.bce_target_threshold, self._weight_of_class)
+        loss = classification_loss(logits, targets, self.loss, *options)
         self.log("train/loss", loss)
         if self.mixing is None:
             self.train_top1.update(logits, labels)
             self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
         return loss
-
-    def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Score a batch; callbacks are given its logits, (N, num_classes) float32."""
-        return self._score(self.val_scores, batch)
-
-    def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Score a batch."""
-        self._score(self.test_scores, batch)
-
-    def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the probabilities (N, num_classes) of a batch, float32."""
-        logits = self._scored_logits(batch[0])
-        self.count_not_finite(~logits.isfinite().all(dim=1))
-        return logits.softmax(dim=1)
-
-    def _scored_logits(self, images: Tensor) -> Tensor:
-        logits = self(images).float()
-        if self.flip_tta:
-            logits = (logits + self(images.flip(3)).float()) / 2
-        return logits
-
-    def _score(self, scores: MetricCollection, batch: Batch) -> Tensor:
-        images, labels = batch
-        self.scored_at = self.global_step
-        logits = self._scored_logits(images)
-        counted = labels >= 0
-        losses = F.cross_entropy(logits, labels, reduction="none", ignore_index=-1)
-        scores["loss"].update(losses, counted)
-        scores["top1"].update(logits, labels)
-        scores["top5"].update(logits, labels)
-        self.count_not_finite(~logits.isfinite().all(dim=1) & counted)
-        self.log_dict(dict(scores.items()), prog_bar=True)
-        return logits

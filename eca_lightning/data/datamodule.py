@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
@@ -18,21 +19,10 @@ from eca_lightning.data.folder.loader import FileDataset, collate
 from eca_lightning.data.folder.preprocessing import Preprocessing
 from eca_lightning.data.resumable import ResumableDataModule, Split
 from eca_lightning.data.sampler import DistributedBatchSampler
+from eca_lightning.data.source import Source, class_counts
 from eca_lightning.data.transforms.augmentation import Augmentation
 from eca_lightning.data.transforms.crop import Crop, CropName
 from eca_lightning.utils.checks import require_at_least
-
-
-class Source(Protocol):
-    """A dataset whose index was read, but not its images."""
-
-    @property
-    def class_names(self) -> list[str] | None:
-        """Name of each label, where known."""
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
 
 
 class ClassificationDataModule(ResumableDataModule, ABC):
@@ -69,6 +59,9 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         scale: Minimum and maximum fraction of the area for random_resized_crop.
         ratio: Minimum and maximum aspect ratio, width over height, for random_resized_crop.
         seed: Seed of shuffling, crops and augmentations; that of seed_everything if None.
+        balanced_sampling: Whether a training epoch visits all classes equally often: the images of
+            rare classes several times, each time with another crop, and a part of the others. Its
+            length stays the same.
         aug_repeats: Times that a training epoch visits each of its samples, each time with another
             crop (repeated augmentation, arXiv 1901.09335). The length of an epoch stays the same,
             so that it visits one in ``aug_repeats`` of the samples.
@@ -103,6 +96,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         seed: int | None = None,
+        balanced_sampling: bool = False,
         aug_repeats: int = 1,
         on_unreadable: OnUnreadable = "skip",
         exif: Exif = "apply",
@@ -125,6 +119,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
         self.flip = flip
         self.scale = scale
         self.ratio = ratio
+        self.balanced_sampling = balanced_sampling
         self.aug_repeats = aug_repeats
         self.augment = augment
         self._sources: dict[Split, Source] = {}
@@ -218,6 +213,11 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             return source.num_classes if source.class_names else max(others)
         raise ValueError("the classes are unknown: data.train, data.val or data.test must exist")
 
+    @property
+    def class_counts(self) -> list[int]:
+        """Number of training images of each class."""
+        return class_counts(self._source("train"), self.num_classes)
+
     def train_dataloader(self) -> EpochLoader:
         """Create the loader of shuffled training batches, at the position of a checkpoint."""
         return self._resumed(self._loader("train"))
@@ -280,6 +280,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
     ) -> DistributedBatchSampler:
         """Return the sampler of a split for this rank; ``pages`` are for training alone."""
         train, trainer = split == "train", self.trainer
+        balanced = train and self.balanced_sampling
         return DistributedBatchSampler(
             samples=samples,
             batch_size=self.batch_size if train else self.eval_batch_size or self.batch_size,
@@ -291,4 +292,5 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             repeats=self.aug_repeats if train else 1,
             seed=self._run_seed(),
             pages=pages if train else None,
+            balanced=np.asarray(self._source("train").labels) if balanced else None,
         )

@@ -143,7 +143,8 @@ class EpochLoader(ABC):
     def _identity(self) -> dict[str, int]:
         """What must be equal for a resumed epoch to continue exactly."""
         names = ("samples", "global_batch_size", "seed", "repeats")
-        return {name: getattr(self.index_sampler, name) for name in names}
+        identity = {name: getattr(self.index_sampler, name) for name in names}
+        return identity | {"balanced": int(self.index_sampler.balanced is not None)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, equal on every rank; batches not yet trained on do not count."""
@@ -156,11 +157,11 @@ class EpochLoader(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, at the next iteration, after the last batch that was trained on."""
-        changed = {k: v for k, v in self._identity().items() if state[k] != v}
+        changed = {k: v for k, v in self._identity().items() if state.get(k, 0) != v}
         if changed and state["batches_done"]:
             rank_zero_warn(
                 "The resumed epoch will not visit each sample once: "
-                + ", ".join(f"{k} was {state[k]} and is {v}" for k, v in changed.items())
+                + ", ".join(f"{k} was {state.get(k, 0)} and is {v}" for k, v in changed.items())
             )
         self.epoch, self.batches_done = state["epoch"], state["batches_done"]
         self._resume_at = (self.epoch, self.batches_done)

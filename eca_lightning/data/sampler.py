@@ -45,10 +45,13 @@ class DistributedBatchSampler:
         pages: Page of each sample in its file, of shape ``(samples,)``. If given, an epoch visits
             the pages in random order and shuffles the samples of a few pages at a time
             (quasi-random), and each rank reads its own pages; if None, all samples are shuffled.
+        balanced: Label of each sample, of shape ``(samples,)``. If given, a training epoch visits
+            all classes equally often, and so the samples of rare classes several times and one in
+            a few of others. The visits of the samples of a class differ by one at most.
 
     Raises:
         ValueError: If a size is out of range, the training samples do not fill one batch per rank,
-            or an evaluation repeats samples.
+            an evaluation repeats samples, or options exclude one another.
     """
 
     samples: int
@@ -60,6 +63,7 @@ class DistributedBatchSampler:
     repeats: int = 1
     seed: int = 0
     pages: NDArray[np.uint64] | None = None
+    balanced: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         require(self.samples >= 1, "samples", "at least 1", self.samples)
@@ -67,6 +71,11 @@ class DistributedBatchSampler:
         require(self.seed >= 0, "seed", "at least 0", self.seed)
         allowed = self.repeats >= 1 if self.train else self.repeats == 1
         require(allowed, "repeats", "at least 1, and 1 for evaluation", self.repeats)
+        if self.balanced is not None:
+            alone = self.repeats == 1 and self.pages is None
+            require(
+                alone, "data.balanced_sampling", "false with aug_repeats and quasi_random", True
+            )
         in_world = 0 <= self.rank < self.world_size
         require(in_world, "rank", f"from 0 to {self.world_size - 1}", self.rank)
         if self.train and self.samples < self.global_batch_size:
@@ -115,8 +124,24 @@ class DistributedBatchSampler:
         if not self.shuffle:
             return np.arange(self.samples)
         generator = np.random.default_rng([self.seed, epoch])
+        if self.balanced is not None:
+            return self._balanced_indices(self.balanced, generator)
         if self.pages is None:
             return generator.permutation(self.samples)
         numbers, page_of_sample = np.unique(self.pages, return_inverse=True)
         group_of_page = generator.permutation(len(numbers)) // PAGES_SHUFFLED_TOGETHER
         return np.lexsort((generator.random(self.samples), group_of_page[page_of_sample]))
+
+    def _balanced_indices(
+        self, labels: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Visit each class equally often; visit r of sample i, from 0, is ``i + r * samples``."""
+        classes = generator.permutation(np.unique(labels))
+        chosen = []
+        for number, label in enumerate(classes):
+            visits = self.samples // len(classes) + (number < self.samples % len(classes))
+            members = np.flatnonzero(labels == label)
+            rounds = range(-(-visits // len(members)))
+            of_class = [generator.permutation(members) + r * self.samples for r in rounds]
+            chosen.append(np.concatenate(of_class)[:visits])
+        return generator.permutation(np.concatenate(chosen))

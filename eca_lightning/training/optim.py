@@ -1,12 +1,14 @@
 """Optimizers and schedules: parameter groups, the length of a run, what resuming keeps."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from types import MappingProxyType
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
@@ -41,25 +43,62 @@ def images_per_step(trainer: Trainer) -> int:
     return batch_size * trainer.world_size * trainer.accumulate_grad_batches
 
 
-def parameter_groups(module: nn.Module, no_decay_norm_bias: bool) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module,
+    no_decay_norm_bias: bool,
+    lr_scales: Mapping[nn.Parameter, float] = MappingProxyType({}),
+) -> list[dict[str, Any]]:
     """Sort the trainable parameters of a module into groups for an optimizer, each into one.
 
     With ``no_decay_norm_bias`` all parameters of normalization layers, and the biases of all
-    others, are in a second group with weight decay 0. Layers are recognized by type, not by name.
+    others, are in groups with weight decay 0. Layers are recognized by type, not by name. A group
+    whose learning rate is not the optimizer's has an ``lr_scale``, for `set_rates`.
     """
-    decayed: dict[nn.Parameter, None] = {}  # dictionaries keep the order and drop shared ones
-    exempt: dict[nn.Parameter, None] = {}
+    sorted_: dict[tuple[bool, float], list[nn.Parameter]] = {(False, 1.0): []}
+    seen: set[nn.Parameter] = set()  # to drop shared ones
     norms = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
     for layer in module.modules():
         for parameter in layer.parameters(recurse=False):
             is_bias = parameter is getattr(layer, "bias", None)
             spared = no_decay_norm_bias and (is_bias or isinstance(layer, norms))
-            if parameter.requires_grad:
-                (exempt if spared else decayed)[parameter] = None
-    groups: list[dict[str, Any]] = [{"params": list(decayed)}]
-    if exempt:
-        groups.append({"params": list(exempt), "weight_decay": 0.0})
-    return groups
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                key = (spared, lr_scales.get(parameter, 1.0))
+                sorted_.setdefault(key, []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for (spared, scale), parameters in sorted_.items():
+        options = {"weight_decay": 0.0} if spared else {}
+        options |= {"lr_scale": scale} if scale != 1 else {}
+        groups.append({"params": parameters, **options})
+    return [group for group in groups if group["params"]] or groups
+
+
+def set_rates(
+    optimizer: Optimizer, found: float | None, base_batch_size: int | None, trainer: Trainer
+) -> None:
+    """Set the learning rates to what was found, or scale them to the batch, and by their groups.
+
+    Args:
+        optimizer: The optimizer, as it was built from its options.
+        found: The rate that a search has found, if there was one.
+        base_batch_size: Batch size that the optimizer's rate belongs to, if it is to be scaled.
+        trainer: The trainer.
+
+    Raises:
+        ValueError: If the data module has no ``batch_size``.
+    """
+    given, factor = optimizer.param_groups[0]["lr"], 1.0
+    if found:
+        factor = found / given
+    elif base_batch_size is not None:  # Goyal et al., arXiv 1706.02677
+        batch = images_per_step(trainer)
+        factor = batch / base_batch_size
+        rank_zero_info(
+            f"learning rate {given * factor:.4g}: scaled from {base_batch_size} images per step "
+            f"to {batch}"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] *= factor * group.get("lr_scale", 1.0)
 
 
 def horizon_in_steps(trainer: Trainer) -> dict[str, int]:
@@ -139,8 +178,9 @@ def keep_given_options(
         )
     changed: dict[str, None] = {}
     for state in checkpoint["optimizer_states"]:
-        groups = zip(saved["groups"], given["groups"], state["param_groups"], strict=True)
-        for old, new, group in groups:
+        pairs = zip(saved["groups"], given["groups"], strict=True)
+        # Behind them are groups that callbacks have added.
+        for (old, new), group in zip(pairs, state["param_groups"], strict=False):
             peak = "initial_lr" if "initial_lr" in new else "lr"
             group["lr"] = _scaled(group["lr"], old[peak], new[peak])
             if old[peak] != new[peak]:

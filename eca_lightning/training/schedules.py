@@ -100,8 +100,13 @@ class WarmupThenDecay(LRScheduler):
         return 1 - (1 - self.end_fraction) * fallen
 
     def get_lr(self) -> list[Any]:
-        """Return the learning rate of each parameter group at the current step."""
-        return [peak * self.factor(self.last_epoch) for peak in self.base_lrs]
+        """Return the learning rate of each parameter group at the current step.
+
+        Groups that a callback has added keep the rate that it gives them.
+        """
+        added = self.optimizer.param_groups[len(self.base_lrs) :]
+        rates: list[Any] = [peak * self.factor(self.last_epoch) for peak in self.base_lrs]
+        return rates + [group["lr"] for group in added]
 
 
 def _progress(shape: str, fraction: float) -> float:

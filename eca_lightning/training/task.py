@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
 from typing_extensions import Self
 
 from eca_lightning.backbones import BackboneConfig
@@ -22,6 +23,7 @@ from eca_lightning.training.finite_predictions import FinitePredictions
 from eca_lightning.training.gpu_defaults import fused_where_possible
 from eca_lightning.training.hub import HubMixin
 from eca_lightning.training.monitors import require_logged
+from eca_lightning.training.tuning.finders import follow_callbacks, require_new_run
 from eca_lightning.utils.checks import other_classes
 from eca_lightning.weights.tensors import require_usable
 
@@ -57,6 +59,7 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
         charts: Pages of TensorBoard's Custom Scalars, their charts, and regular expressions for the
             beginning of the names of each chart's metrics.
         backbone_config: The backbone.
+        lr: Learning rate in place of the optimizer's, which LearningRateFinder sets.
         rename_classes: Whether to take the class names of the data on which the model is scored, or
             predicts, where they differ from those of its weights.
         scored_at: Optimizer step at which validation or test last saw the weights.
@@ -75,6 +78,7 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
     equal_sizes: ClassVar[bool] = False
     charts: ClassVar[dict[str, dict[str, list[str]]]]
     backbone_config: BackboneConfig
+    lr: float | None = None
     rename_classes: bool = False
 
     def __init__(
@@ -88,7 +92,7 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
         super().__init__()
         if lr_base_batch_size is not None and lr_base_batch_size < 1:
             raise ValueError(f"lr_base_batch_size must be at least 1, got {lr_base_batch_size}")
-        unsaved = (self.network_option, "optimizer", "lr_scheduler", *self.unsaved_options)
+        unsaved = (self.network_option, "optimizer", "lr_scheduler", "loss", *self.unsaved_options)
         self.save_hyperparameters(ignore=unsaved)
         # Functions, which copies of the module share: what the CLI makes here cannot be copied.
         self.optimizer_builder = lambda groups: optimizer(groups)
@@ -153,6 +157,10 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
         live = {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
         return live if live or trainer.state.fn == TrainerFn.FITTING else self.loaded_scores
 
+    def lr_scales(self) -> dict[nn.Parameter, float]:
+        """Return the rates of weights, as fractions of the optimizer's, where they differ."""
+        return {}
+
     @abstractmethod
     def logged_metrics(self) -> list[str]:
         """Return the names of the metrics that a run of training and validation logs."""
@@ -213,7 +221,8 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
     def on_fit_start(self) -> None:
         """Check what is monitored; when a run resumes, keep the optimizer's options as given."""
         require_logged(self.trainer, self)
-        checkpoint, self._restored = self._restored, {}
+        checkpoint = {} if follow_callbacks(self.trainer) else self._restored
+        self._restored = {}
         try:
             built, ours = checkpoint.get("built_options"), self._built_options
             for change in optim.keep_given_options(built, ours, checkpoint) if built else ():
@@ -234,15 +243,11 @@ class VisionTask(HubMixin, FinitePredictions, ABC):
             ValueError: If the batch size or the length of the run is needed, but unknown, or if the
                 optimizer or the schedule refuses its options.
         """
-        groups = optim.parameter_groups(self, self.no_decay_norm_bias)
+        require_new_run(self.trainer)
+        groups = optim.parameter_groups(self, self.no_decay_norm_bias, self.lr_scales())
         with optim.naming("model.optimizer"):
             optimizer = fused_where_possible(self.optimizer_builder(groups), self.trainer)
-        if self.lr_base_batch_size is not None:
-            batch, base = optim.images_per_step(self.trainer), self.lr_base_batch_size
-            for group in optimizer.param_groups:  # Goyal et al., arXiv 1706.02677
-                group["lr"] *= batch / base
-            lr = optimizer.param_groups[0]["lr"]
-            rank_zero_info(f"learning rate {lr:.4g}: scaled from {base} images per step to {batch}")
+        optim.set_rates(optimizer, self.lr, self.lr_base_batch_size, self.trainer)
         if self.lr_scheduler_builder is None:
             self._built_options = optim.built_options(optimizer, None, self.lr_interval)
             return {"optimizer": optimizer}

@@ -136,7 +136,7 @@ def test_bfloat16_weights_leave_the_scores_exact(tiny_data, tmp_path):
 
 def test_test_scores_have_their_own_names(tiny_data, tmp_path):
     (scores,) = trainer(tmp_path).test(classifier(), datamodule=tiny_data, verbose=False)
-    assert set(scores) == {"test/loss", "test/top1", "test/top5"}
+    assert set(scores) == {f"test/{name}" for name in ("loss", "top1", "top5", "macro_accuracy")}
 
 
 def test_predictions_are_probabilities(tiny_data, tmp_path):

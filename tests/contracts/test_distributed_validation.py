@@ -17,6 +17,7 @@ from eca_lightning.data.datasets.image_folder import write_image_folder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CLASSES = 7
+NAMES = ("loss", "top1", "top5", "macro_accuracy")
 SAMPLES = 26
 """In batches of four: two rows of the seventh are padding, and on two or three ranks whole ones."""
 
@@ -64,7 +65,7 @@ def module(request):
 def test_ranks_leave_no_trace_in_the_figures(figures, module, stage, ranks):
     (alone,) = figures(1)[f"{module} {stage}"]
     prefix = "val" if stage == "validate" else "test"
-    assert set(alone) == {f"{prefix}/{name}" for name in ("loss", "top1", "top5")}
+    assert set(alone) == {f"{prefix}/{name}" for name in NAMES}
     assert 0 < alone[f"{prefix}/top5"] < 1
     assert figures(ranks)[f"{module} {stage}"] == [alone]
 

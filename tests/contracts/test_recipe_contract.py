@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import BackboneFinetuning, ModelCheckpoint
 from PIL import Image
 from thorough import thorough
 
 from eca_lightning import (
     ExponentialMovingAverage,
+    FocalLoss,
     ImageClassifier,
     ImageFolderDataModule,
     WarmupThenDecay,
 )
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.classification.finetuning import FineTuning
 from eca_lightning.classification.mixing import Mixing
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -49,14 +51,14 @@ def quiet_trainer(folder, callbacks, **options):
     )
 
 
-def train(data, folder, checkpoint=None, *, model=None, trainer=None, callbacks=tuple):
+def train(data, folder, checkpoint=None, *, model=None, trainer=None, callbacks=tuple, **options):
     """Two epochs, with a checkpoint every second step; the model and its trainer."""
     seed_everything(0, verbose=False)
     backbone = BackboneConfig("resnet20", "eca", num_classes=2)
     classifier = ImageClassifier(**({"backbone": backbone} | (model or {})))
     saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=2, save_top_k=-1)
     run = quiet_trainer(folder, [saver, *callbacks()], max_epochs=2, **(trainer or {}))
-    run.fit(classifier, datamodule=data(), ckpt_path=checkpoint)
+    run.fit(classifier, datamodule=data(**options), ckpt_path=checkpoint)
     return classifier, run
 
 
@@ -96,6 +98,17 @@ RECIPES = {
         "model": schedule(warmup_epochs=1),
         "trainer": {"accumulate_grad_batches": 2},
     },
+    "freezing": {
+        "model": {"finetuning": FineTuning(2, unfreeze_epoch=1, layer_decay=0.7)},
+        "callbacks": average,
+        "steps": (2, 6),
+    },
+    "callback": {
+        "model": schedule(),
+        "callbacks": lambda: [BackboneFinetuning(1)],
+        "steps": (2, 6),
+    },
+    "imbalance": {"balanced_sampling": True, "model": {"loss": FocalLoss(1.5)}},
     "clipping": {"trainer": {"gradient_clip_val": 0.1}},
 }
 
@@ -109,13 +122,15 @@ RECIPES = {
     ],
 )
 def test_resumes_in_mid_epoch_to_the_same_weights(data, tmp_path, recipe):
-    options = RECIPES[recipe]
+    options = dict(RECIPES[recipe])
+    steps = options.pop("steps", (2,))
     straight, _ = train(data, tmp_path / "straight", **options)
-    checkpoint = tmp_path / "straight" / "step=2.ckpt"
-    resumed, _ = train(data, tmp_path / "resumed", checkpoint, **options)
     expected = straight.state_dict()
-    differing = [k for k, v in resumed.state_dict().items() if not torch.equal(v, expected[k])]
-    assert not differing
+    for step in steps:
+        checkpoint = tmp_path / "straight" / f"step={step}.ckpt"
+        resumed, _ = train(data, tmp_path / "resumed", checkpoint, **options)
+        found = resumed.state_dict().items()
+        assert not [key for key, value in found if not torch.equal(value, expected[key])], step
 
 
 @pytest.mark.slow

@@ -135,3 +135,29 @@ def test_quasi_random_order_reads_few_pages_at_a_time():
 def test_impossible_sizes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DistributedBatchSampler(**options)
+
+
+LABELS = np.repeat([0, 1, 2, 4], [60, 30, 7, 4])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_balanced_training_visits_all_classes_equally_often(world_size):
+    options = {"train": True, "shuffle": True, "seed": 3}
+    orders = ranks(101, world_size, 5, balanced=LABELS, **options)
+    used = len(orders[0]) * 5 * world_size
+    batches = [order.indices(2).reshape(-1, 5) for order in orders]
+    indices = np.concatenate(batches, axis=1).reshape(-1)
+    (alone,) = ranks(101, 1, 5, balanced=LABELS, **options)
+    assert indices.tolist() == alone.indices(2)[:used].tolist()
+    assert len(set(indices.tolist())) == used  # so that each visit has its own crop
+    visits = np.bincount(alone.indices(2) % 101, minlength=101)
+    of_classes = [visits[label == LABELS] for label in (0, 1, 2, 4)]
+    assert {int(of_class.sum()) for of_class in of_classes} <= {24, 25, 26}
+    assert all(np.ptp(of_class) <= 1 for of_class in of_classes)
+    assert alone.indices(2).tolist() != alone.indices(3).tolist()
+
+
+def test_balanced_training_excludes_other_orders():
+    for others in ({"repeats": 2}, {"pages": np.arange(101, dtype=np.uint64)}):
+        with pytest.raises(ValueError, match="balanced_sampling must be false with aug_repeats"):
+            DistributedBatchSampler(101, 4, train=True, balanced=LABELS, **others)

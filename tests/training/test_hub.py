@@ -147,7 +147,7 @@ def test_scores_go_with_the_weights_that_have_them(tiny_data, tmp_path):
     trainer = run(tmp_path, max_epochs=1)
     trainer.fit(model, tiny_data)
     scores = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    assert scores.keys() == {"val/loss", "val/top1", "val/top5"}
+    assert scores.keys() == {"val/loss", "val/top1", "val/top5", "val/macro_accuracy"}
     trainer.save_checkpoint(tmp_path / "end.ckpt")
     loaded = ImageClassifier.load_from_checkpoint(tmp_path / "end.ckpt", weights_only=True)
     assert loaded.known_scores == scores
@@ -158,7 +158,8 @@ def test_scores_go_with_the_weights_that_have_them(tiny_data, tmp_path):
     further.fit(loaded, tiny_data)
     assert loaded.known_scores == {}  # the weights are others now
     run(tmp_path).test(loaded, tiny_data, verbose=False)
-    assert loaded.known_scores.keys() == {"test/loss", "test/top1", "test/top5"}
+    expected = {"test/loss", "test/top1", "test/top5", "test/macro_accuracy"}
+    assert loaded.known_scores.keys() == expected
 
 
 def test_the_card_says_what_is_known(classifier, tmp_path):

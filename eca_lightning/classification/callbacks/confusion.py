@@ -14,8 +14,9 @@ from eca_lightning.utils.tables import Table
 class ConfusionReport(ValidationReport):
     """Write to TensorBoard which classes are confused in validation, over all ranks.
 
-    The pairs that are confused most often as text, ``val/most_confused``; the confusion matrix as
-    image, ``val/confusion_matrix``, where it is small enough to be read. Predictions that are
+    The pairs that are confused most often as text, ``val/most_confused``, and the recall and
+    precision of each class, ``val/recall_by_class``; the confusion matrix as image,
+    ``val/confusion_matrix``, where it is small enough to be read. Predictions that are
     NaN or infinite are counted apart.
 
     Args:
@@ -57,6 +58,7 @@ class ConfusionReport(ValidationReport):
         if left_out := int(gathered[-1]):
             text += f"\n\nLeft out: {left_out} images whose predictions are NaN or infinite."
         writer.add_text("val/most_confused", text)
+        writer.add_text("val/recall_by_class", by_class(counts, names))
         if len(counts) <= self.max_drawn:
             writer.add_figure("val/confusion_matrix", draw(counts, names))
 
@@ -78,6 +80,19 @@ def most_confused(counts: Tensor, names: list[str], pairs: int) -> str:
         return "No image was predicted as another class than its own."
     header = ["true class", "predicted class", "images", "fraction of the class"]
     return Table(header, {"": rows}).markdown()
+
+
+def by_class(counts: Tensor, names: list[str]) -> str:
+    """Format the images, recall and precision of each class as a table, the worst recall first."""
+    images, predictions, right = counts.sum(dim=1), counts.sum(dim=0), counts.diagonal()
+    recall, precision = right / images, right / predictions
+    order = recall.nan_to_num(2).argsort(stable=True).tolist()  # those without images last
+    values = [(k, images[k], recall[k], precision[k]) for k in order]
+    rows = [
+        [names[k], str(int(n)), *("-" if v.isnan() else f"{v:.1%}" for v in (r, p))]
+        for k, n, r, p in values
+    ]
+    return Table(["class", "images", "recall", "precision"], {"": rows}).markdown()
 
 
 def draw(counts: Tensor, names: list[str]) -> Figure:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eca_lightning import ConfusionReport
-from eca_lightning.classification.callbacks.confusion import draw, most_confused
+from eca_lightning.classification.callbacks.confusion import by_class, draw, most_confused
 
 NAMES = ["cat", "dog", "bird|bat"]
 COUNTS = torch.tensor([[8, 2, 0], [5, 5, 0], [1, 0, 3]])
@@ -72,3 +72,16 @@ def test_many_classes_are_listed_but_not_drawn(fit):
     events = fit(ConfusionReport(max_drawn=2), limit_train_batches=1)
     assert events.tags("images") == []
     assert events.texts("val/most_confused")
+
+
+def test_recall_and_precision_are_scikit_learns():
+    metrics = pytest.importorskip("sklearn.metrics")
+    true, predicted = [0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 1, 1, 1, 1, 0, 1]
+    counts = torch.tensor(metrics.confusion_matrix(true, predicted, labels=range(4)))
+    lines = by_class(counts, list("abcd")).splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    recall = metrics.recall_score(true, predicted, average=None)
+    precision = metrics.precision_score(true, predicted, average=None, zero_division=0)
+    assert [row[0] for row in rows] == ["c", "a", "b", "d"]
+    assert [row[2] for row in rows] == [*(f"{recall[k]:.1%}" for k in (2, 0, 1)), "-"]
+    assert [row[3] for row in rows] == ["-", *(f"{precision[k]:.1%}" for k in (0, 1)), "-"]

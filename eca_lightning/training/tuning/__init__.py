@@ -1,0 +1,1 @@
+"""Search for a learning rate and a batch size before training."""
