@@ -37,7 +37,7 @@ def said():
     return "\n".join(texts)
 
 
-@pytest.mark.parametrize("message", explained())
+@pytest.mark.parametrize("message", list(explained()))
 def test_a_message_that_is_explained_is_said(said, message):
     parts = [part.strip() for part in re.split(VALUE, message)]
     own = [part for part in parts if len(part) > 2 and part not in OF_OTHERS]

@@ -1,6 +1,6 @@
 """``eca-lightning import``: weights of others become checkpoints, and classifiers in Python."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from torchvision.models import ResNet50_Weights
 
 from eca_lightning.backbones import BackboneConfig
+from eca_lightning.backbones.network import outline
 from eca_lightning.classification.start_weights import described, require_same_network
 from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
 from eca_lightning.data.folder.preprocessing import Preprocessing
@@ -95,6 +96,8 @@ def import_weights(
         raise ValueError(f"{output} is the file to be imported: give another output")
     known = backbone or (file.backbone and file.backbone.require_imported())
     config = known or infer_backbone(file)
+    if config.num_classes is None:
+        config = replace(config, num_classes=_classes(file, config))
     model = _classifier(file, config, mean, std)
     match = match_weights(model.backbone, file.tensors)
     _print(file, model, match, is_inferred=known is None)
@@ -113,6 +116,12 @@ def import_weights(
             del kept[key]
     _save(model, kept, output)
     print(f"checkpoint: {output}")
+
+
+def _classes(file: WeightsFile, config: BackboneConfig) -> int | None:
+    """Count the classes of a file's classifier; None without one."""
+    is_classifier = outline(config.name).layout.is_classifier
+    return next((len(t) for key, t in file.tensors.items() if t.ndim and is_classifier(key)), None)
 
 
 def _classifier(

@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 _REMEDY = (
-    "resume with the same, or start a new run from the weights alone, from which "
-    "'eca-lightning import' makes a checkpoint"
+    "resume with the same, or start a new run from the weights alone, a classifier with "
+    "--model.weights CHECKPOINT in place of --ckpt_path"
 )
 
 

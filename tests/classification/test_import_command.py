@@ -123,7 +123,7 @@ def test_attention_may_be_added(capsys):
     torch.manual_seed(0)
     torch.save(create_backbone("resnet20", num_classes=5).state_dict(), "plain.pth")
     eca = ["--backbone.name", "resnet20", "--backbone.attention", "eca"]
-    main(["import", "plain.pth", "eca.ckpt", *eca, "--backbone.num_classes", "5"])
+    main(["import", "plain.pth", "eca.ckpt", *eca])
     assert "starts neutrally" in capsys.readouterr().out
     model, plain = (
         eca_lightning.load_classifier("eca.ckpt"),

@@ -125,7 +125,7 @@ def list_class_folders(root: Path, name: str = "source") -> LabeledFiles:
         raise ValueError(
             f"{name}: the names of {len(unnamed)} class folders in {root} are not UTF-8: "
             f"{', '.join(map(printable, unnamed[:5]))}{', ...' * (len(unnamed) > 5)}; rename them, "
-            "for example with 'convmv -f latin1 -t utf8'"
+            f"for example with 'convmv -f latin1 -t utf8 -r --notest {root}'"
         )
     paths: list[Path] = []
     labels: list[int] = []
