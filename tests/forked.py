@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from multiprocessing import forkserver
+from pathlib import Path
 
 import pytest
 
@@ -27,15 +28,22 @@ _CONTEXT.set_forkserver_preload(
 )
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2", "NUMBA_OPT": "0"}
 """Of the fork server: Numba's compiler is quick, and does without the optimizations of LLVM."""
+# Its slow code must not be what numba has cached for the package's users.
+_ENVIRONMENT["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "numba")
 
 
-def forked(function, *arguments):
-    """Return a process, not yet started, that calls a function of an importable module."""
+def fork_context():
+    """Return the context of ``multiprocessing`` that forks from the server, which it starts."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in _ENVIRONMENT.items():
             patch.setenv(name, value)
         forkserver.ensure_running()
-    return _CONTEXT.Process(target=function, args=arguments)
+    return _CONTEXT
+
+
+def forked(function, *arguments):
+    """Return a process, not yet started, that calls a function of an importable module."""
+    return fork_context().Process(target=function, args=arguments)
 
 
 def run_forked(folder, function, *arguments, ranks=1):

@@ -138,6 +138,7 @@ def test_data_of_other_classes_and_missing_weights_are_named(work, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # detection/test_task.py resumes a detector as well
 def test_interrupted_run_goes_on_as_if_it_had_not_been(work, tmp_path, monkeypatch):
     """Stopped within an epoch: the loader goes on with the next batch, and draws are the same."""
 

@@ -15,7 +15,8 @@ from forked import run_forked
 from eca_lightning.data.ffcv.sidecar import Encoding
 from eca_lightning.data.ffcv.write import write_beton
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# Of one process; test_killed_ranks.py has two.
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(900)]
 
 KILLS = 4
 SEED = int(os.environ.get("KILLED_RUNS_SEED", "0"))

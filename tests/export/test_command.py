@@ -209,6 +209,7 @@ def retinanet(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # a classifier's features and a whole detector stand for it
 def test_features_of_a_detector_are_its_pyramid(retinanet, tmp_path, capsys):
     path, model = retinanet
     output = tmp_path / "pyramid.pt2"
@@ -222,7 +223,7 @@ def test_features_of_a_detector_are_its_pyramid(retinanet, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mask_rcnn", "retinanet"])
+@pytest.mark.parametrize("name", ["retinanet", *thorough("mask_rcnn")])
 def test_detectors_find_the_same_boxes(tmp_path, name, capsys, request):
     path, model = detector(tmp_path, name) if name == "mask_rcnn" else request.getfixturevalue(name)
     output = tmp_path / "detector.onnx"
