@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eca_lightning.data.ffcv.crop_decode import decode_crop
+from eca_lightning.data.ffcv.packed import native
 from eca_lightning.data.transforms.crop import Crop
 
 SIZES = (224, 160, 128)
@@ -30,8 +31,8 @@ def mean_of_areas(pixels: NDArray[np.float64], outputs: int) -> NDArray[np.float
     return np.diff(integral[whole] + part * pixels[whole], axis=0) * outputs / len(pixels)
 
 
-def difference(path: Path, sample: int, view: Crop) -> float | None:
-    """The mean absolute difference of one crop; None if it would be enlarged."""
+def difference(path: Path, sample: int, view: Crop) -> tuple[float, float] | None:
+    """The mean absolute differences of one crop, as JPEG and packed; None if it is enlarged."""
     with Image.open(path) as photo:
         pixels = np.asarray(photo.convert("RGB"), np.float64)
     top, left, height, width, _ = view.boxes([sample], [len(pixels)], [pixels.shape[1]], epoch=0)[0]
@@ -41,8 +42,13 @@ def difference(path: Path, sample: int, view: Crop) -> float | None:
     rows = mean_of_areas(crop, view.height)
     exact = mean_of_areas(rows.swapaxes(0, 1), view.width).swapaxes(0, 1)
     box = (int(top), int(left), int(height), int(width))
-    shown = decode_crop(path.read_bytes(), box, (view.height, view.width))
-    return float(np.abs(shown - exact).mean())
+    stream, size = path.read_bytes(), (view.height, view.width)
+    packed = native.encode(stream)
+    if packed is None:
+        return None
+    shown = decode_crop(stream, box, size), native.decode_crop(packed, box, size)
+    of_jpeg, of_packed = (float(np.abs(pixels - exact).mean()) for pixels in shown)
+    return of_jpeg, of_packed
 
 
 def main() -> None:
@@ -58,7 +64,8 @@ def main() -> None:
         view = Crop("random_resized_crop", size, size)
         found = [difference(path, sample, view) for sample, path in enumerate(paths)]
         shrunk = [value for value in found if value is not None]
-        print(f"{size} pixels: {np.mean(shrunk):.2f} of 256 levels, {len(shrunk)} crops")
+        jpeg, packed = np.mean(shrunk, axis=0)
+        print(f"{size} pixels: {jpeg:.2f} of 256 levels, packed {packed:.2f}; {len(shrunk)} crops")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,13 @@ import numpy as np
 from rich.console import Console
 
 from eca_lightning.benchmarks.common import require_positive
-from eca_lightning.benchmarks.loader_candidates import LOADERS, BenchmarkView, LoaderName, Workload
+from eca_lightning.benchmarks.loader_candidates import (
+    LOADERS,
+    OURS,
+    BenchmarkView,
+    LoaderName,
+    Workload,
+)
 from eca_lightning.benchmarks.loader_process import LoaderProcess
 from eca_lightning.benchmarks.loader_report import Result, report
 from eca_lightning.data.datasets.write_files import FileSamples
@@ -26,7 +32,7 @@ def benchmark_loader(
     data: Path,
     view: BenchmarkView = "random_resized_crop",
     image_size: int = 224,
-    mode: WriteMode = "jpg",
+    modes: tuple[WriteMode, ...] = ("packed", "jpg"),
     batch_size: int = 128,
     num_workers: tuple[int, ...] = (1, 2),
     images: int = 2048,
@@ -41,7 +47,7 @@ def benchmark_loader(
     as in validation: eca-lightning (FFCVDataModule), ffcv (FFCV's own Loader), torchvision-io and
     torchvision-pil (a DataLoader that decodes with torchvision.io or with Pillow) and timm (its
     loader). A .beton serves the first two. A folder serves the others, and also the first two,
-    from a temporary .beton of the same images as 'data write image-folder' writes it.
+    from temporary .beton files of the same images as 'data write image-folder' writes them.
 
     Each loader runs in a process of its own, one at a time. After a first repeat that does not
     count (it compiles), the loaders alternate, so that a change of the machine's speed affects all
@@ -53,7 +59,8 @@ def benchmark_loader(
         view: The crop of each image. center_crop is preceded by a resize of the shorter side to 256
             pixels for 224, and in proportion for other sizes.
         image_size: Height and width of the output in pixels.
-        mode: How the temporary .beton of a folder stores its images.
+        modes: How the temporary .beton files of a folder store its images: packed, which FFCV's own
+            loader does not read, jpg or raw.
         batch_size: Images of a batch.
         num_workers: Numbers of threads or processes that decode, one comparison for each.
         images: Maximum number of images of a repeat.
@@ -77,26 +84,56 @@ def benchmark_loader(
     output.mkdir(parents=True, exist_ok=True)
     work = Workload(data, None, [], batches, batch_size, image_size, 1, view)
     with ExitStack() as stack:
-        if listed is not None:
-            chosen = _evenly_spaced(listed, work.images)
-            files = [(str(p), label) for p, label in zip(chosen.paths, chosen.labels, strict=True)]
-            work = replace(work, beton=None, folder=data, files=files)
-            if any(LOADERS[name].reads == "beton" for name in names):
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark_"))
-                beton = Path(folder) / "images.beton"
-                _write_beton(chosen, data, mode, beton)
-                work = replace(work, beton=beton)
+        if listed is None:
+            works = [(name, _of_beton(work, data)) for name in names]
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark_")))
+            works = _works_of_folder(work, data, listed, names, modes, folder)
         results = []
         with progress_bar() as progress:
-            bar = progress.add_task("", total=len(names) * len(num_workers) * (repeats + 1))
+            bar = progress.add_task("", total=len(works) * len(num_workers) * (repeats + 1))
             for workers in num_workers:
-                compared = [Result(name, replace(work, num_workers=workers)) for name in names]
+                compared = [Result(name, replace(own, num_workers=workers)) for name, own in works]
                 for result in _alternate(compared, repeats, timeout, output / "loaders.log"):
-                    description = f"{result.loader}, {workers} workers"
+                    description = f"{result.label}, {workers} workers"
                     progress.update(bar, advance=1, description=description)
                 results += compared
-    stored = "" if listed is None else f" ({mode})"
-    report(results, f"{data}{stored}: {view} {image_size}, batches of {batch_size}", output)
+    report(results, f"{data}: {view} {image_size}, batches of {batch_size}", output)
+
+
+def _of_beton(work: Workload, beton: Path, mode: WriteMode | None = None) -> Workload:
+    size = float(check_beton(beton).sizes.mean())
+    return replace(work, beton=beton, mode=mode, bytes_per_image=size)
+
+
+def _works_of_folder(
+    work: Workload,
+    data: Path,
+    listed: LabeledFiles,
+    names: Sequence[LoaderName],
+    modes: Sequence[WriteMode],
+    folder: Path,
+) -> list[tuple[LoaderName, Workload]]:
+    """Write the .beton files that loaders of a folder's images need; return the work of each."""
+    chosen = _evenly_spaced(listed, work.images)
+    files = [(str(path), label) for path, label in zip(chosen.paths, chosen.labels, strict=True)]
+    size = float(np.mean([path.stat().st_size for path in chosen.paths]))
+    work = replace(work, beton=None, folder=data, files=files, bytes_per_image=size)
+    betons = {}
+    if any(LOADERS[name].reads == "beton" for name in names):
+        for mode in modes:
+            _write_beton(chosen, data, mode, folder / f"{mode}.beton")
+            betons[mode] = _of_beton(work, folder / f"{mode}.beton", mode)
+    works = []
+    for name in names:
+        if LOADERS[name].reads == "folder":
+            works.append((name, work))
+        works += [
+            (name, own)
+            for mode, own in betons.items()
+            if LOADERS[name].reads == "beton" and (name == OURS or mode != "packed")
+        ]
+    return works
 
 
 def _choose(wanted: Sequence[LoaderName] | None, source: str) -> list[LoaderName]:
@@ -155,10 +192,10 @@ def _alternate(
                         if number == 0:
                             process = LoaderProcess(result.loader, result.work, log)
                             stack.callback(process.close)
-                            processes[result.loader] = process
-                        result.timings.append(processes[result.loader].time(number, timeout))
+                            processes[result.label] = process
+                        result.timings.append(processes[result.label].time(number, timeout))
                     except RuntimeError as error:
                         result.failure, result.timings = str(error), []
                         # One that hangs must not compete with the others.
-                        processes[result.loader].close()
+                        processes[result.label].close()
                 yield result

@@ -17,6 +17,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
+from eca_lightning.data.ffcv.sidecar import WriteMode
 from eca_lightning.data.sampler import DistributedBatchSampler
 
 BenchmarkView = Literal["random_resized_crop", "center_crop"]
@@ -40,6 +41,8 @@ class Workload:
         batches: Number of batches of a repeat.
         num_workers: Threads or processes that decode.
         view: The crop of each image; only random_resized_crop is flipped.
+        mode: How the .beton of a folder stores its images; None for files and a .beton as it is.
+        bytes_per_image: Mean size of the stored images that are read.
     """
 
     beton: Path | None
@@ -50,6 +53,8 @@ class Workload:
     image_size: int
     num_workers: int
     view: BenchmarkView = "random_resized_crop"
+    mode: WriteMode | None = None
+    bytes_per_image: float = 0.0
 
     @property
     def images(self) -> int:

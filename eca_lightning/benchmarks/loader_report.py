@@ -20,6 +20,7 @@ _COLUMNS = {
     "ours\nfaster": "{ours_faster:.2f}",
     "per\ncore": "{images_per_s_per_core:,.0f}",
     "CPU ms\n/image": "{cpu_ms_per_image:.2f}",
+    "KB\n/image": "{kb_per_image:,.0f}",
     "first\nbatch": "{first_batch_s:.2f}",
 }
 
@@ -34,6 +35,11 @@ class Result:
     failure: str = ""
 
     @property
+    def label(self) -> str:
+        """The loader, and how the .beton that it reads stores its images."""
+        return f"{self.loader} {self.work.mode}" if self.work.mode else self.loader
+
+    @property
     def rates(self) -> list[float]:
         """Images a second in each repeat that counts."""
         return [self.work.images / timing.seconds for timing in self.timings[1:]]
@@ -44,12 +50,12 @@ def report(results: Sequence[Result], title: str, output: Path) -> None:
     rows = [_row(result, results) for result in results]
     caption = (
         f"{rows[0]['images']:,} images a repeat, {max(row['repeats'] for row in rows)} repeats, "
-        f"{len(os.sched_getaffinity(0))} cores. Medians; 'ours faster': ratio within a round; per "
-        "core: images a second of CPU time; first batch: seconds"
+        f"{len(os.sched_getaffinity(0))} cores. Medians; 'ours faster': the first of ours, ratio "
+        "within a round; per core: images a second of CPU time; first batch: seconds"
     )
     table = Table.from_rows(rows, _COLUMNS, "workers: {workers}", title=title, caption=caption)
     failures = {
-        f"{result.loader}, {result.work.num_workers} workers,": result.failure
+        f"{result.label}, {result.work.num_workers} workers,": result.failure
         for result in results
         if result.failure
     }
@@ -58,18 +64,14 @@ def report(results: Sequence[Result], title: str, output: Path) -> None:
 
 def _row(result: Result, results: Sequence[Result]) -> Row:
     work, rates = result.work, result.rates
-    ours = [
-        rate
-        for other in results
-        if other.loader == OURS and other.work.num_workers == work.num_workers
-        for rate in other.rates
-    ]
+    same = [r for r in results if r.loader == OURS and r.work.num_workers == work.num_workers]
+    ours = same[0].rates if same else []
     # Compared within a round: what slows the machine down for a while slows both.
     ratios = [a / b for a, b in zip(ours, rates, strict=False)]
     # A repeat shorter than a tick of the system's clock, 10 ms, may count as no CPU time.
     cpu_ms = median(1000 * t.cpu_seconds / work.images for t in result.timings[1:]) if rates else 0
     return {
-        "loader": result.loader,
+        "loader": result.label,
         "workers": work.num_workers,
         "image_size": work.image_size,
         "batch_size": work.batch_size,
@@ -80,27 +82,33 @@ def _row(result: Result, results: Sequence[Result]) -> Row:
         **summarize("ours_faster", ratios, 3),
         "images_per_s_per_core": round(1000 / cpu_ms, 1) if cpu_ms else None,
         "cpu_ms_per_image": round(cpu_ms, 3) if cpu_ms else None,
+        "kb_per_image": round(work.bytes_per_image / 1000, 1),
         "first_batch_s": round(result.timings[0].first_batch, 2) if result.timings else None,
     }
 
 
 def _draw(results: Sequence[Result], title: str) -> Figure:
-    """Draw bars from 0 to the medians, one color for each number of workers."""
-    names = list(dict.fromkeys(result.loader for result in results))
+    """Draw bars from 0 to the medians, one color for each number of workers, and bytes."""
+    names = list(dict.fromkeys(result.label for result in results))
     workers = list(dict.fromkeys(result.work.num_workers for result in results))
-    figure = Figure((8, 1.5 + 0.7 * len(names)), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure((12, 1.5 + 0.7 * len(names)), layout="constrained")
+    axes, by_bytes = figure.subplots(1, 2, width_ratios=(2, 1))
     thickness = 0.8 / len(workers)
     for group, count in enumerate(workers):
         shown = [r for r in results if r.work.num_workers == count and r.rates]
         medians, errors = error_bars([result.rates for result in shown])
-        places = [names.index(result.loader) + group * thickness for result in shown]
+        places = [names.index(result.label) + group * thickness for result in shown]
         bars = axes.barh(places, medians, thickness, xerr=errors, label=f"workers: {count}")
         axes.bar_label(bars, fmt="%.0f", padding=4)
+        sizes = [result.work.bytes_per_image / 1000 for result in shown]
+        by_bytes.scatter(sizes, medians)
+        for result, *place in zip(shown, sizes, medians, strict=True):
+            by_bytes.annotate(result.label, place, fontsize="x-small")
+    by_bytes.set(xlabel="KB an image", ylabel="images/s", ylim=(0, None), xlim=(0, None))
     axes.set_yticks([i + 0.4 - thickness / 2 for i in range(len(names))], names)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel("images/s (median, minimum and maximum)")
-    axes.set_title(title, fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
     axes.legend(loc="lower right")
     return figure

@@ -65,11 +65,13 @@ def compared(folder, tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_loader_is_measured_on_a_folder(compared):
-    row = compared["eca-lightning"]
+    row = compared["eca-lightning packed"]
     assert (row["workers"], row["images"], row["repeats"], row["failure"]) == ("1", "12", "1", "")
     assert float(row["images_per_s"]) > 0
     assert float(row["first_batch_s"]) > 0
     assert float(row["ours_faster"]) == 1
+    assert float(row["kb_per_image"]) > 1
+    assert float(compared["eca-lightning jpg"]["images_per_s"]) > 0
 
 
 @pytest.mark.slow

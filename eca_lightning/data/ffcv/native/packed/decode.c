@@ -46,8 +46,8 @@ static void set_output(sample_axis *a, int output, int first, const double *shar
   while (count > 1 && weight[count - 1] == 0) count--;
   a->weights.first[output] = first;
   int32_t *target = a->weights.weights + (size_t)output * a->limit;
-  for (int t = 0; t < a->limit; t++)
-    target[t] = t < count ? weight[t] | (int32_t)((uint32_t)weight[t] << 16) : 0;
+  for (int t = 0; t < count; t++) target[t] = weight[t] | (int32_t)((uint32_t)weight[t] << 16);
+  for (int t = count; t < a->limit; t++) target[t] = 0;
   a->weights.taps = max(a->weights.taps, count);
   a->low = min(a->low, first);
   a->high = max(a->high, first + count);
