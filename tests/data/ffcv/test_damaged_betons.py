@@ -17,12 +17,13 @@ FUZZED = int(os.environ.get("FUZZED_BETONS", "60"))
 @pytest.fixture(scope="module")
 def betons(_ffcv, tmp_path_factory, image_folder, packed_beton):
     """The image folder, packed, and half as JPEGs and half as raw pixels."""
-    from eca_lightning.data.datasets.image_folder import FolderSamples, list_class_folders
+    from eca_lightning.data.datasets.write_files import FileSamples
     from eca_lightning.data.ffcv.samples import encode_pixels
     from eca_lightning.data.ffcv.sidecar import Encoding
     from eca_lightning.data.ffcv.write import write_beton
+    from eca_lightning.data.folder.files import list_class_folders
 
-    class Mixed(FolderSamples):
+    class Mixed(FileSamples):
         def stored(self, index, encoding):
             pixels, label = self[index]
             return encode_pixels(pixels, Encoding("raw" if index % 2 else "jpg")), label
