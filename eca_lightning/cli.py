@@ -54,6 +54,7 @@ COMMANDS = {
         "time a run on 1, 2, ... devices",
         "benchmarks.scaling.benchmark_scaling",
     ),
+    "runs": ("list what was trained, with scores and state", "runs.command.runs"),
     "compare": ("train a grid of variants and seeds, and compare them", "compare.run.compare"),
     "attention": ("draw the attention of a trained classifier", "explain.command.attention"),
     "import": (

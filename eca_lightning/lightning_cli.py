@@ -19,6 +19,7 @@ import eca_lightning
 from eca_lightning import ImageClassifier
 from eca_lightning.data.folder.preprocessing import Preprocessing
 from eca_lightning.predict_options import EVALUATION_OPTIONS, PREDICT_OPTIONS, prediction_writer
+from eca_lightning.runs.record import RunRecord
 from eca_lightning.training.callbacks.last_checkpoint import LastCheckpoint
 from eca_lightning.training.callbacks.loss_guard import LossGuard
 from eca_lightning.training.callbacks.run_description import NetworkSummary
@@ -163,6 +164,8 @@ class EcaLightningCLI(LightningCLI):
         trainer: Any = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
         trainer.folder = self._folder
         trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
+        if self.subcommand == "fit" and self._folder is not None:
+            trainer.callbacks.append(RunRecord(self._folder, self._arguments))
         return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:

@@ -94,6 +94,23 @@ def lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process has the `lock` of a file or folder."""
+    try:
+        descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _locked(file: Path, path: Path) -> int:
     """Open and lock a file, and return its descriptor."""
     while True:

@@ -1,5 +1,6 @@
 """The folder of a run, ``runs/NAME/version_N``: its config and its checkpoints."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,43 @@ TAKE_RUN = {
 
 _KEPT = ("seed_everything", "model", "data", "trainer", "reports")
 _LAST = ("last.ckpt", "last-previous.ckpt")
+
+
+RECORD = "run.json"
+"""What a run notes of itself, see `eca_lightning.runs.record.RunRecord`."""
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("command",), list),
+    **dict.fromkeys(("weights", "started", "updated", "state", "mode"), str),
+    **dict.fromkeys(("epochs", "steps"), int),
+    **dict.fromkeys(("max_epochs",), int | None),
+    "monitor": str | None,
+    "best": dict,
+}
+_MAX_BYTES = 1 << 20
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Read what a run has noted of itself.
+
+    Raises:
+        OSError: If it has not.
+        ValueError: If the file is damaged.
+    """
+    path = run / RECORD
+    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+        raise FileNotFoundError(f"{path} is no file of a run")
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        fits = isinstance(record, dict) and all(
+            isinstance(record[name], kind) for name, kind in _KINDS.items()
+        )
+        fits = fits and all(isinstance(value, int | float) for value in record["best"].values())
+    except (ValueError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+    if not fits:
+        raise ValueError(f"{path} is damaged")
+    return record
 
 
 def find_run(folder: Path, option: str = "--run") -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "eca_lightning"
-ROOMS = ["utils", "attention", "backbones", "data", "weights", "training"]
+ROOMS = ["utils", "attention", "backbones", "data", "weights", "training", "runs"]
 ROOMS += ["classification", "detection", "export", "compare", "explain", "paper", "benchmarks"]
 STRANGERS = {("detection", "classification")}  # though one comes after the other
 
