@@ -141,7 +141,11 @@ def _classifier(
         )
     model = ImageClassifier(config, mean=mean, std=std)
     try:
-        model.preprocessing = Preprocessing.from_dict(file.preprocessing)
+        model.preprocessing = (
+            Preprocessing.from_dict(file.preprocessing)
+            if file.backbone
+            else Preprocessing.of_library(saved)
+        )
     except ValueError as error:
         raise ValueError(f"{file.path}: {error}") from error
     names = file.class_names
@@ -202,6 +206,8 @@ def _print(file: WeightsFile, model: ImageClassifier, match: Match, is_inferred:
     if file.unlike:
         table.add_row("differs by its name", escape(file.unlike))
     table.add_row("images", f"{config.in_channels} channels")
+    if model.preprocessing:
+        table.add_row("evaluation", str(model.preprocessing))
     for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
         values = ", ".join(f"{value:g}" for value in model.hparams[name])
         table.add_row(name, values + ", ImageNet's" * (tuple(model.hparams[name]) == usual))

@@ -273,6 +273,7 @@ class ClassificationDataModule(ResumableDataModule, ABC):
             flip=train and self.flip,
             seed=self._run_seed(),
             augment=tuple(self.augment or ()) if train else (),
+            resize_first=None if train else view.resize_first,
         )
 
     def _index_sampler(

@@ -67,8 +67,7 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         image = open_rgb(self.paths[sample], self.exif)
         if self.same_size and image.size != (crop.width, crop.height):
             raise ValueError(self.wrong_size(sample, image.height, image.width))
-        (box,) = crop.boxes([number], [image.height], [image.width], epoch)
-        pixels = torch.from_numpy(np.array(resized_crop(image, box, crop.height, crop.width)))
+        pixels = torch.from_numpy(np.array(cropped(image, crop, number, epoch)))
         pixels = apply_steps(pixels.permute(2, 0, 1), crop.steps([number], epoch)[0])
         label = PADDING if self.labels is None or index == PADDING else self.labels[sample]
         return pixels.permute(1, 2, 0).contiguous(), label
@@ -85,6 +84,15 @@ class FileDataset(Dataset[tuple[Tensor, int]]):
         """Return a black image without a label, which is not scored."""
         crop = self.crop.resized(key[2]) if key[2] else self.crop
         return torch.zeros(crop.height, crop.width, 3, dtype=torch.uint8), PADDING
+
+
+def cropped(image: Image.Image, crop: Crop, number: int, epoch: int) -> Image.Image:
+    """Crop the image of a sample, resize it and flip it, all as the crop says."""
+    if crop.resize_first and crop.name == "center_crop":
+        resized = F.resize(image, [int(crop.resize_size)], F.InterpolationMode(crop.resize_first))
+        return F.center_crop(resized, [crop.height, crop.width])
+    (box,) = crop.boxes([number], [image.height], [image.width], epoch)
+    return resized_crop(image, box, crop.height, crop.width)
 
 
 def resized_crop(

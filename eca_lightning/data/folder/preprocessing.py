@@ -1,5 +1,6 @@
 """What is done to an image before a classifier sees it, in evaluation."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from eca_lightning.data.folder.image import open_rgb, to_rgb
-from eca_lightning.data.folder.loader import resized_crop
-from eca_lightning.data.transforms.crop import Crop, CropName
+from eca_lightning.data.folder.loader import cropped
+from eca_lightning.data.transforms.crop import Crop, CropName, Filter
 from eca_lightning.utils.checks import require
 
 _MAX_SIZE = 10_000
@@ -32,6 +33,8 @@ class Preprocessing:
             image to ``image_size``.
         image_size: Height and width of the result in pixels.
         resize_size: For ``center_crop``: pixels to which the shorter side would be resized first.
+        resize_first: For ``center_crop``: resize all of the image by this filter, then crop, as
+            torchvision and timm evaluate their weights. Default: resize the crop alone, bilinearly.
 
     Raises:
         ValueError: If a value is out of range.
@@ -40,6 +43,7 @@ class Preprocessing:
     eval_crop: CropName = "center_crop"
     image_size: tuple[int, int] = (224, 224)
     resize_size: float = 256
+    resize_first: Filter | None = None
 
     def __post_init__(self) -> None:
         self.crop()
@@ -54,7 +58,7 @@ class Preprocessing:
         if saved is None:
             return None
         known = {"eval_crop", "image_size", "resize_size", "interpolation"}
-        if not isinstance(saved, Mapping) or saved.keys() != known:
+        if not isinstance(saved, Mapping) or saved.keys() - {"resize_first"} != known:
             raise ValueError(
                 f"preprocessing must have {', '.join(sorted(known))}, got {saved!s:.99}"
             )
@@ -66,9 +70,30 @@ class Preprocessing:
         require(fits, "preprocessing.resize_size", "a length in pixels", resize)
         crop, names = saved["eval_crop"], get_args(CropName)
         require(crop in names, "preprocessing.eval_crop", f"one of {', '.join(names)}", crop)
-        used = saved["interpolation"]
-        require(used == INTERPOLATION, "preprocessing.interpolation", INTERPOLATION, repr(used))
-        return cls(crop, (size[0], size[1]), resize)
+        used, first = saved["interpolation"], saved.get("resize_first", False)
+        require(type(first) is bool, "preprocessing.resize_first", "true or false", repr(first))
+        filters = get_args(Filter) if first else (INTERPOLATION,)
+        require(used in filters, "preprocessing.interpolation", " or ".join(filters), repr(used))
+        return cls(crop, (size[0], size[1]), resize, used if first else None)
+
+    @classmethod
+    def of_library(cls, settings: Mapping[str, Any]) -> "Preprocessing | None":
+        """Return the evaluation that timm's config of some weights names; None if it names none.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        size: Any = settings.get("input_size")
+        fraction, used = settings.get("crop_pct"), settings.get("interpolation")
+        is_size = isinstance(size, list | tuple) and len(size) == 3
+        is_fraction = isinstance(fraction, int | float) and 0.01 <= fraction <= 1
+        is_known = used in get_args(Filter) and settings.get("crop_mode", "center") == "center"
+        if not (is_size and is_fraction and is_known):
+            return None
+        height, width = size[1:]
+        saved = {"eval_crop": "center_crop", "image_size": [height, width], "resize_first": True}
+        saved["resize_size"] = math.floor(min(height, width) / fraction + 1e-9)
+        return cls.from_dict(saved | {"interpolation": used})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with the names of the data modules' options."""
@@ -76,7 +101,8 @@ class Preprocessing:
             "eval_crop": self.eval_crop,
             "image_size": list(self.image_size),
             "resize_size": self.resize_size,
-            "interpolation": INTERPOLATION,
+            "interpolation": self.resize_first or INTERPOLATION,
+            **({"resize_first": True} if self.resize_first else {}),
         }
 
     def given(
@@ -92,11 +118,16 @@ class Preprocessing:
             size = (min(size), min(size))
         if resize_size is None:
             resize_size = self.resize_size * min(size) / min(self.image_size)
-        return Preprocessing(crop, size, resize_size)
+        return Preprocessing(crop, size, resize_size, self.resize_first)
 
     def crop(self) -> Crop:
         """Return the crop of evaluation images."""
-        return Crop(self.eval_crop, *self.image_size, resize_size=self.resize_size)
+        return Crop(
+            self.eval_crop,
+            *self.image_size,
+            resize_size=self.resize_size,
+            resize_first=self.resize_first,
+        )
 
     def __call__(self, image: Image.Image | str | Path) -> Tensor:
         """Map an image, or a file, to uint8 pixels of shape ``(3, height, width)``, upright.
@@ -105,8 +136,7 @@ class Preprocessing:
             ValueError: If the file cannot be decoded.
         """
         image = to_rgb(image) if isinstance(image, Image.Image) else open_rgb(Path(image))
-        (box,) = self.crop().boxes([0], [image.height], [image.width], 0)
-        pixels = np.array(resized_crop(image, box, *self.image_size))
+        pixels = np.array(cropped(image, self.crop(), 0, 0))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def __str__(self) -> str:
@@ -116,4 +146,5 @@ class Preprocessing:
         after = f" after the shorter side is {self.resize_size:g}" * (
             self.eval_crop != "random_resized_crop"
         )
-        return f"{self.eval_crop} of {width} x {height} pixels{after}"
+        by = f", {self.resize_first}" if self.resize_first else ""
+        return f"{self.eval_crop} of {width} x {height} pixels{after}{by}"

@@ -17,6 +17,7 @@ from eca_lightning.data.transforms.augmentation import STEP_LENGTH, Augmentation
 from eca_lightning.utils.checks import require
 
 CropName = Literal["random_resized_crop", "center_crop", "full"]
+Filter = Literal["bilinear", "bicubic"]
 Interpolation = Literal["area", "bilinear"]
 
 ATTEMPTS = 10
@@ -135,6 +136,8 @@ class Crop:
         augment: Augmentations after crop and flip, in this order.
         interpolation: How .beton files are resized. With ``bilinear``, ``center_crop`` is
             torchvision's Resize and CenterCrop to the pixel: its boxes have fractions.
+        resize_first: For ``center_crop`` of image files: resize all of the image by this filter,
+            then crop, as torchvision and timm evaluate. Default: resize the crop alone.
 
     Raises:
         ValueError: If a value is out of range.
@@ -150,6 +153,7 @@ class Crop:
     seed: int = 0
     augment: tuple[Augmentation, ...] = ()
     interpolation: Interpolation = "area"
+    resize_first: Filter | None = None
 
     def __post_init__(self) -> None:
         names = get_args(CropName)
