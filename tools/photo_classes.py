@@ -1,4 +1,4 @@
-"""Write small crops of ten photographs, a class each, to try fine-tuning on.
+"""Write small crops of nine photographs, a class each, to try fine-tuning on.
 
     python tools/photo_classes.py runs/photo_classes
 
@@ -24,7 +24,6 @@ CLASSES = {  # and the images of each in training
     "galaxies": (SKIMAGE / "hubble_deep_field.jpg", 32),
     "motorcycle": (SKIMAGE / "motorcycle_left.png", 24),
     "retina": (SKIMAGE / "retina.jpg", 16),
-    "rocket": (SKIMAGE / "rocket.jpg", 12),
     "tissue": (SKIMAGE / "ihc.png", 8),
 }
 VALIDATION = 40

@@ -4,7 +4,7 @@ from abc import ABC
 from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
@@ -29,11 +29,13 @@ class ScoredClassifier(VisionTask, ABC):
     """Score a classifier by its logits.
 
     Attributes:
+        loss: What training minimizes.
         flip_tta: Evaluate and predict by the mean logits of each image and its mirror image.
         class_metrics: Log the recall of each class as well.
         preprocessing: What evaluation does to images before; None if the data does not say.
     """
 
+    loss: Any
     flip_tta: bool
     class_metrics: bool
     preprocessing: Preprocessing | None = None
@@ -113,6 +115,8 @@ class ScoredClassifier(VisionTask, ABC):
             on_bar = name == "macro_accuracy"
             # Equal on all ranks already, and the maximum of equal numbers is exact.
             self.log(f"{prefix}/{name}", value, on_bar, sync_dist=True, reduce_fx="max")
+        if self.trainer.sanity_checking:
+            return
         images, _, predictions = of_classes
         missing = (images > 0) & (predictions == 0)
         self._never_predicted = [name for name, m in zip(names, missing, strict=True) if m]
@@ -141,7 +145,8 @@ class ScoredClassifier(VisionTask, ABC):
     def classes_and_scores(self) -> dict[str, Any]:
         """Return what is kept with the weights."""
         view = self.preprocessing
-        return {**super().classes_and_scores(), "preprocessing": view and view.to_dict()}
+        of_training = {"preprocessing": view and view.to_dict(), "training_loss": str(self.loss)}
+        return {**super().classes_and_scores(), **of_training}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the classes, the scores and, unless it is trained on, the preprocessing."""
@@ -149,3 +154,5 @@ class ScoredClassifier(VisionTask, ABC):
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             saved = Preprocessing.from_dict(checkpoint.get("preprocessing"))
             self.preprocessing = saved or self.preprocessing
+        elif (loss := checkpoint.get("training_loss", str(self.loss))) != str(self.loss):
+            rank_zero_info(f"the run goes on with the loss {self.loss} ({loss} in the checkpoint)")

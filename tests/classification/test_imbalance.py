@@ -115,7 +115,9 @@ def test_losses_and_weights_that_do_not_fit_are_refused(logits):
         weights_of("balanced", None, 3)
 
 
-def test_a_loss_of_ones_own_trains_and_is_in_no_checkpoint(make_trainer, tiny_data, tmp_path):
+def test_a_loss_of_ones_own_trains_and_is_in_no_checkpoint(
+    make_trainer, tiny_data, tmp_path, caplog
+):
     loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]), ignore_index=-1)
     model = ImageClassifier(BackboneConfig("resnet20"), loss=loss, class_metrics=True)
     trainer = make_trainer(logger=False, limit_train_batches=1)
@@ -123,12 +125,16 @@ def test_a_loss_of_ones_own_trains_and_is_in_no_checkpoint(make_trainer, tiny_da
     trainer.save_checkpoint(tmp_path / "own.ckpt")
     loaded = ImageClassifier.load_from_checkpoint(tmp_path / "own.ckpt")
     assert loaded.loss == "cross_entropy"
+    caplog.set_level(logging.INFO, "lightning.pytorch.utilities.rank_zero")
+    further = make_trainer(logger=False, limit_train_batches=1, max_epochs=2)
+    further.fit(loaded, datamodule=tiny_data, ckpt_path=tmp_path / "own.ckpt")
+    assert "with the loss cross_entropy (CrossEntropyLoss() in the checkpoint)" in caplog.text
     names = {f"val/recall/{name}" for name in tiny_data.class_names}
     assert names <= trainer.callback_metrics.keys()
     assert names <= set(model.logged_metrics())
 
 
-def test_classes_that_are_never_predicted_are_named_at_the_end(make_trainer, tiny_data, caplog):
+def test_classes_that_are_never_predicted_are_named_at_the_end(make_trainer, tiny_data):
     model = ImageClassifier(
         BackboneConfig("resnet20", num_classes=3), optimizer=lambda p: torch.optim.SGD(p, lr=0.0)
     )
@@ -138,5 +144,3 @@ def test_classes_that_are_never_predicted_are_named_at_the_end(make_trainer, tin
     with pytest.warns(UserWarning, match="2 of 3 classes were never predicted .* red, blue"):
         trainer.fit(model, datamodule=tiny_data)
     assert trainer.callback_metrics["val/macro_accuracy"] == pytest.approx(1 / 3)
-    model.backbone.fc.bias.data.zero_()
-    caplog.set_level(logging.WARNING)
