@@ -1,9 +1,7 @@
 """LightningCLI, with what this application adds: callbacks, checks and a run's logger and name."""
 
-import logging
 import os
 import traceback
-import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from eca_lightning.training.task import VisionTask
 from eca_lightning.training.tuning.finders import SEARCH_OPTIONS, SEARCHES
 from eca_lightning.utils.arguments import OneLineErrors
 from eca_lightning.utils.atomic import end_with_parent
+from eca_lightning.utils.chatter import silence_libraries
 
 _NOT_BARE = (
     *("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
@@ -46,8 +45,6 @@ _SWITCHES: dict[str, type[Callback]] = {
     "enable_model_summary": ModelSummary,
     "enable_progress_bar": ProgressBar,
 }
-
-_CHATTER = ("💡 Tip", "Trainer already conf", "Loading `train_dataloader` to est", "TPU avail")
 
 _ROOT = Path(__file__).parent
 
@@ -265,14 +262,7 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":  # of a launcher, or of rank zero
         end_with_parent(os.getppid())
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_concerns_users)
-    # Lightning calls what torch and jsonargparse have deprecated, which its users cannot change.
-    warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
-    # A run's own folder exists when it is resumed, our loaders give the indices themselves, and
-    # BackboneFinetuning finds the classifier trained already.
-    expected = "The dirpath has changed|Couldn't infer the batch ind|Checkpoint directory|"
-    expected += "The provided params to be frozen already|"
-    warnings.filterwarnings("ignore", message=expected + "LightningCLI's args parameter")
+    silence_libraries()
     for name in dir(eca_lightning):  # jsonargparse finds classes by short names once imported
         getattr(eca_lightning, name)
     options = {"save_dir": "runs", "name": run_name(arguments), "default_hp_metric": False}
@@ -297,7 +287,3 @@ def lightning_cli(arguments: list[str], run: bool = True) -> EcaLightningCLI:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [] if value is None else [value]
-
-
-def _concerns_users(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(_CHATTER)

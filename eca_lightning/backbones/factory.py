@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from eca_lightning.backbones.blocks import add_stochastic_depth
 from eca_lightning.backbones.blur_pool import add_blur_pool
 from eca_lightning.backbones.features import FeaturePyramid
 from eca_lightning.backbones.network import Network, Stem, build_network
 from eca_lightning.backbones.placement import Fused, plug_in
 from eca_lightning.backbones.pruned import prune
-from eca_lightning.backbones.stochastic_depth import add_stochastic_depth
 
 
 def create_backbone(

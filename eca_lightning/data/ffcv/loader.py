@@ -55,8 +55,7 @@ class BetonLoader(EpochLoader):
         decoder, os_cache, batches_ahead: See
             :class:`~eca_lightning.data.ffcv.datamodule.FFCVDataModule`.
         num_workers: Threads, at most numba's (``NUMBA_NUM_THREADS``).
-        device: Device of the batches. They are copied to a CUDA device from pinned memory while it
-            computes; otherwise they are ordinary CPU tensors.
+        device: Device of the batches; to a CUDA device they are copied while it computes.
         timeout: Seconds without a batch after which an iteration raises TimeoutError.
 
     Raises:
