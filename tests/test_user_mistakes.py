@@ -1,11 +1,14 @@
 """Mistakes of users end in one line and status 2, before training where they can be known."""
 
+import re
 import resource
 
 import pytest
+import torch
 import yaml
-from command import error_of
+from command import error_of, noise_run
 
+from eca_lightning import create_backbone
 from eca_lightning.cli import main
 from eca_lightning.lightning_cli import lightning_cli
 
@@ -77,15 +80,37 @@ def test_what_reports_log_can_be_monitored():
     assert run.trainer.checkpoint_callback.best_model_path
 
 
-@pytest.mark.slow
-def test_a_full_disk(capsys, tmp_path):
+@pytest.fixture
+def full_disk():
+    """Let no file grow above some kilobytes."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        error = error_of(capsys, "fit", *BASE)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert "File too large" in error
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@pytest.mark.slow
+def test_a_full_disk(capsys, full_disk):
+    assert "File too large" in error_of(capsys, "fit", *BASE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        "import new.pth full.ckpt",
+        "export new.pth full.safetensors",
+        "data write image-folder --source images --output full.beton --num-workers 1",
+    ],
+)
+def test_what_a_full_disk_cannot_take_is_named(capsys, tmp_path, request, command):
+    torch.save(create_backbone("resnet20", num_classes=3).state_dict(), "new.pth")
+    noise_run(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    request.getfixturevalue("full_disk")
+    error = error_of(capsys, *command.split())
+    assert re.match(r"cannot write full\.\w+: File too large: free some space, or choose an", error)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.slow

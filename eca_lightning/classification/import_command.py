@@ -17,6 +17,7 @@ from eca_lightning.backbones.network import outline
 from eca_lightning.classification.start_weights import described, require_same_network
 from eca_lightning.classification.task import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier
 from eca_lightning.data.folder.preprocessing import Preprocessing
+from eca_lightning.training.checkpoint_io import save_tensors
 from eca_lightning.utils.atomic import exclusive_write
 from eca_lightning.weights.find import Kind
 from eca_lightning.weights.infer_backbone import infer_backbone
@@ -190,7 +191,7 @@ def _save(model: ImageClassifier, backbone: dict[str, Any], output: Path) -> Non
     checkpoint |= {"state_dict": model.state_dict(), **model.classes_and_scores()}
     checkpoint["pytorch-lightning_version"] = lightning.__version__
     with exclusive_write(output) as part:
-        torch.save(checkpoint, part)
+        save_tensors(checkpoint, part)
 
 
 def _print(file: WeightsFile, model: ImageClassifier, match: Match, is_inferred: bool) -> None:

@@ -1,5 +1,6 @@
 """The formats that networks are exported to: write a file, and run it."""
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -56,7 +57,9 @@ def write_graph(
     batch norms too.
     """
     if path.suffix == ".pt2":
-        torch.export.save(program, path, extra_files={"config.json": json.dumps(config)})
+        buffer = io.BytesIO()  # on a full disk the writer of files ends the process
+        torch.export.save(program, buffer, extra_files={"config.json": json.dumps(config)})
+        path.write_bytes(buffer.getbuffer())
         return
     exported: Any = torch.onnx.export(
         program,
@@ -72,10 +75,11 @@ def write_graph(
 
 def write_weights(network: nn.Module, path: Path, config: dict[str, Any]) -> None:
     """Write the weights of a network as .safetensors, and its config as .json of the same name."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # The format has no strides, so that channels_last weights must be made contiguous.
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    path.write_bytes(save(tensors))
     path.with_suffix(".json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 

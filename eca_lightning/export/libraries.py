@@ -12,6 +12,7 @@ from eca_lightning.attention.base import Attention, attention_class
 from eca_lightning.backbones import BackboneConfig
 from eca_lightning.backbones.network import Layout, layout_of
 from eca_lightning.export.graphs import output_difference
+from eca_lightning.training.checkpoint_io import save_tensors
 from eca_lightning.utils.atomic import exclusive_write
 from eca_lightning.weights.match import compare, summary
 from eca_lightning.weights.read import translated
@@ -69,11 +70,11 @@ def write_for(
             )
     with exclusive_write(output) as part:
         if output.suffix == ".pth":
-            torch.save(tensors, part)
+            save_tensors(tensors, part)
         else:
-            from safetensors.torch import save_file
+            from safetensors.torch import save
 
-            save_file(tensors, part, {"format": "pt", "architecture": architecture})
+            part.write_bytes(save(tensors, {"format": "pt", "architecture": architecture}))
     print(f"{output}: {len(tensors)} tensors, strictly for {call}")
 
 

@@ -36,6 +36,13 @@ _KINDS: dict[str, Any] = {
 }
 
 
+def save_tensors(content: dict[str, Any], path: Path) -> None:
+    """Write a file as torch.save does, whose own errors do not say what is wrong with the disk."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint to a temporary file, flush it to the disk, and rename it.
 

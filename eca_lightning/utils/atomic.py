@@ -61,7 +61,14 @@ def exclusive_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     with TemporaryDirectory(_SUFFIX, f".{path.name}.", path.parent) as folder:
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise OSError(
+                f"cannot write {path}: {error.strerror}: free some space, or choose another output"
+            ) from error
 
 
 def _publish(folder: Path, path: Path) -> None:

@@ -124,6 +124,8 @@ class GuardedWriter(ffcv_api.DatasetWriter):
                             f"a process that wrote {title} died with exit code {code}"
                             + (" (killed; too little memory?)" if code == -SIGKILL else "")
                         ) from None
+                    if isinstance(report, OSError):
+                        raise report
                     if not isinstance(report, Rejection):
                         allocations += report
                         running.remove(receiver)
@@ -177,13 +179,17 @@ class Job:
         signal(SIGINT, SIG_IGN)
         shared = self.writer.metadata_sm.buf
         metadata: NDArray[Any] = np.frombuffer(shared, self.writer.metadata_type)
-        with self.allocator:
-            while (start := self._next_chunk()) < len(self.dataset):
-                for index in range(start, min(start + CHUNK, len(self.dataset))):
-                    self._write(index, metadata, reports)
-                    with self.done.get_lock():
-                        self.done.value += 1
-        reports.send(self.allocator.allocations)
+        try:
+            with self.allocator:
+                while (start := self._next_chunk()) < len(self.dataset):
+                    for index in range(start, min(start + CHUNK, len(self.dataset))):
+                        self._write(index, metadata, reports)
+                        with self.done.get_lock():
+                            self.done.value += 1
+        except OSError as error:  # of the disk
+            reports.send(error)
+        else:
+            reports.send(self.allocator.allocations)
 
     def _next_chunk(self) -> int:
         """Take the next chunk of samples."""
@@ -195,11 +201,14 @@ class Job:
     def _write(self, index: int, metadata: NDArray[Any], reports: Connection) -> None:
         """Write one sample, or report why it cannot be written."""
         fields = {"image": StoredField(), "label": ffcv_api.IntField()}
+        sample = None
         try:
             sample = encode_sample(self.dataset, index, self.writer.encoding)
             row = sample, index, metadata.dtype.names, metadata
             ffcv_api.handle_sample(*row, self.allocator, fields)
         except Exception as error:  # reported with the name of the sample
+            if sample is not None and isinstance(error, OSError):
+                raise
             allocations = self.allocator.allocations
             while allocations and allocations[-1][0] == index:
                 allocations.pop()
