@@ -8,9 +8,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from forked import fork_context
 from PIL import Image
 
 from eca_lightning.benchmarks import loader_process
@@ -51,15 +53,19 @@ def compared(folder, tmp_path_factory):
     """The rows of a comparison with a loader that fails."""
     pytest.importorskip("ffcv")
     output = tmp_path_factory.mktemp("results")
-    benchmark_loader(
-        folder,
-        image_size=32,
-        batch_size=4,
-        num_workers=(1,),
-        repeats=1,
-        loaders=["torchvision-io", "eca-lightning"],
-        output=output,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        # Fresh processes would spend ten seconds on imports.
+        forks = SimpleNamespace(get_context=lambda _: fork_context())
+        patch.setattr(loader_process, "multiprocessing", forks)
+        benchmark_loader(
+            folder,
+            image_size=32,
+            batch_size=4,
+            num_workers=(1,),
+            repeats=1,
+            loaders=["torchvision-io", "eca-lightning"],
+            output=output,
+        )
     return {row["loader"]: row for row in lines(output)}
 
 
