@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,10 +18,10 @@ from eca_lightning.classification.callbacks.attention_gates import gates_of
 from eca_lightning.classification.import_command import load_classifier
 from eca_lightning.classification.task import ImageClassifier
 from eca_lightning.data.folder.datamodule import ImageFolderDataModule
+from eca_lightning.data.from_config import create_data_module
 from eca_lightning.explain import grad_cam
 from eca_lightning.utils.checks import other_classes, require
 from eca_lightning.utils.reports import save_figure
-from eca_lightning.utils.yaml_files import read_yaml
 
 
 def attention(
@@ -108,17 +106,9 @@ def _data_module(data: Path, image_size: int | None) -> Any:
         return ImageFolderDataModule(
             val=data, image_size=crop, resize_size=resize, batch_size=32, num_workers=0
         )
-    if not data.is_file():
-        raise FileNotFoundError(f"data: config or folder not found: {data}")
-    if image_size is not None:
+    if image_size is not None and data.is_file():
         raise ValueError(f"{data} sets the size of its images: leave out image_size")
-    content = read_yaml(data) if data.suffix in (".yaml", ".yml") else None
-    content = content.get("data", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or "class_path" not in content:
-        raise ValueError(f"{data} is not the config of a data module: give one of configs/data")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    return parser.instantiate(parser.parse_object({"data": content})).data
+    return create_data_module(data)
 
 
 def _labels(classes: list[str] | None, names: Sequence[str] | None, count: int) -> list[int]:

@@ -13,12 +13,14 @@ from eca_lightning.backbones.features import FeaturePyramid
 from eca_lightning.backbones.fold_bn import fold_batch_norms
 from eca_lightning.classification.import_command import load_classifier
 from eca_lightning.classification.task import ImageClassifier
+from eca_lightning.data.from_config import create_data_module
 from eca_lightning.detection.export import DeployedDetector, detection_difference, trace_detector
 from eca_lightning.detection.heads import finite_heads
 from eca_lightning.detection.task import ObjectDetector
 from eca_lightning.export.formats import check_format, runner, write_graph, write_weights
 from eca_lightning.export.graphs import Deployed, output_difference, trace
 from eca_lightning.export.libraries import Library, write_for
+from eca_lightning.export.temperature import calibrate as fit
 from eca_lightning.training.checkpoint_io import read_checkpoint
 from eca_lightning.utils.atomic import exclusive_write
 
@@ -38,6 +40,7 @@ def export(
     image_size: tuple[int, int] | None = None,
     modules: list[str] | None = None,
     format: Library | None = None,
+    calibrate: bool | Path = False,
 ) -> None:
     """Export a trained network to a file that runs without this package.
 
@@ -70,24 +73,28 @@ def export(
             backbones in them.
         format: Write a state dict, .pth or .safetensors, that another library loads strictly: timm,
             torchvision, or the original project of ECA-Net.
+        calibrate: Divide the logits of a classifier by the temperature that fits its validation
+            images best, so that its confidence is the fraction that is right. True takes the config
+            of the checkpoint's run, a file is the config of other data.
     """
     for module in modules or ():
         import_module(module)
     if format is not None:
-        if preprocess or features or image_size:
+        if preprocess or features or image_size or calibrate:
             raise ValueError(
-                f"a state dict of {format} is the whole network: leave out preprocess, features "
-                "and image_size"
+                f"a state dict of {format} is the whole network: leave out preprocess, features, "
+                "image_size and calibrate"
             )
         _write_for(format, checkpoint, output)
         return
     check_format(output)
-    if output.suffix == ".safetensors" and (preprocess or features):
+    if output.suffix == ".safetensors" and (preprocess or features or calibrate):
         raise ValueError(
             f"{output}: a .safetensors holds weights without a graph: "
-            "leave out preprocess and features, or write an .onnx or a .pt2"
+            "leave out preprocess, features and calibrate, or write an .onnx or a .pt2"
         )
     model = _load(checkpoint)
+    temperature = _temperature(model, checkpoint, calibrate, features) if calibrate else 1.0
     if isinstance(model, ObjectDetector):
         scaling = model.detector.transform
         mean, std = list(scaling.image_mean), list(scaling.image_std)
@@ -113,7 +120,8 @@ def export(
         network = model.detector.backbone if isinstance(model, ObjectDetector) else model.backbone
         if features and isinstance(model, ImageClassifier):
             network = FeaturePyramid(network)
-        eager = Deployed(network, 255 * torch.tensor(mean), 255 * torch.tensor(std), preprocess)
+        scales = 255 * torch.tensor(mean), 255 * torch.tensor(std)
+        eager = Deployed(network, *scales, preprocess, temperature)
         batches = [random_images(n, len(mean), *size) for n in _BATCHES for size in _SIZES]
         if not preprocess:
             batches = [(images - eager.mean) / eager.std for images in batches]
@@ -121,7 +129,7 @@ def export(
         config = {model.network_option: model.hparams[model.network_option]}
         config |= {"mean": mean, "std": std, "class_names": model.class_names}
         if isinstance(model, ImageClassifier):
-            config["preprocessing"] = model.transform.to_dict()
+            config |= {"preprocessing": model.transform.to_dict(), "temperature": temperature}
         with torch.inference_mode(), finite_heads(eager.eval()) as finite:
             expected = [eager(images) for images in batches]
         if not all(finite):
@@ -132,6 +140,20 @@ def export(
             for images, outputs in zip(batches, expected, strict=True):
                 _check(outputs, run(images), images, output)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+def _temperature(
+    model: ImageClassifier | ObjectDetector, path: Path, data: bool | Path, features: bool
+) -> float:
+    """Fit the temperature of a classifier on the validation images of a config."""
+    if isinstance(model, ObjectDetector) or features:
+        raise ValueError(f"{path}: calibrate is for the probabilities of classifiers: leave it out")
+    config = data if isinstance(data, Path) else path.absolute().parents[1] / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"calibrate: {config} does not exist: give the config with the validation images"
+        )
+    return fit(model, create_data_module(config))
 
 
 def _write_for(library: Library, checkpoint: Path, output: Path) -> None:

@@ -16,15 +16,24 @@ class Deployed(nn.Module):
         mean: Mean of each channel on the scale from 0 to 255, (C,).
         std: Standard deviation of each channel on the same scale, (C,).
         preprocess: Normalize uint8 images, and return probabilities instead of logits.
+        temperature: What logits are divided by, see `temperature.fit_temperature`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, preprocess: bool) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Tensor,
+        std: Tensor,
+        preprocess: bool,
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__()
         self.network = network
         self.preprocess = preprocess
+        self.temperature = temperature
         self.register_buffer("mean", mean.view(-1, 1, 1))
         self.register_buffer("std", std.view(-1, 1, 1))
 
@@ -35,6 +44,8 @@ class Deployed(nn.Module):
         outputs = self.network(images)
         if isinstance(outputs, dict):
             return dict(outputs)
+        if self.temperature != 1:
+            outputs = outputs / self.temperature
         return {"probabilities": outputs.softmax(1)} if self.preprocess else {"logits": outputs}
 
 

@@ -60,6 +60,11 @@ def complete_model(
     except ValueError as error:
         raise ValueError(f"the options in {path} do not fit {task.__name__}: {error}") from error
     completed = parsed[arguments[0]]["model"]
+    count = (
+        f"init_args.{task.network_option}.num_classes"  # null in the config of a run: the data's
+    )
+    if completed.get(count, 0) is None:
+        completed[count] = saved[task.network_option].get("num_classes")
     network = _init_args(completed)[task.network_option]
     ours = foreign_paths(given[task.network_option])
     for key, value in foreign_paths(network).items():
