@@ -181,7 +181,9 @@ def test_ffcv(row):
     assert [resizing.size(epoch) for epoch in range(epochs)] == expected
 
 
-WITHOUT_ATTENTION = [c for c in COMPOSITIONS if re.search(r"ffcv\d|_v2.yaml|_rsb_", c)]
+WITHOUT_ATTENTION = [
+    c for c in COMPOSITIONS if re.search(r"ffcv\d|_v2.yaml|_rsb_", c) and "attention" not in c
+]
 
 
 @pytest.mark.parametrize("attention", ["se", "eca"])
