@@ -71,6 +71,10 @@ def test_commands_are_understood(command, monkeypatch, capsys):
     assert stop.value.code == 0, capsys.readouterr().err
 
 
+def test_the_readme_is_one_page():
+    assert len(PAGES["README.md"].split()) <= 700
+
+
 def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES.values():
