@@ -17,7 +17,7 @@ def create_data_module(config: Path) -> Any:
         ValueError: If it is no such config.
     """
     if not config.is_file():
-        raise FileNotFoundError(f"data: config not found: {config}")
+        raise FileNotFoundError(f"data: config or folder not found: {config}")
     content = read_yaml(config) if config.suffix in (".yaml", ".yml") else None
     content = content.get("data", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or "class_path" not in content:
