@@ -63,7 +63,8 @@ COPY configs configs
 # As a number, so that Kubernetes' runAsNonRoot can tell that it is not root.
 USER 1000:1000
 # A library that was forgotten above stops the build rather than the first run.
-RUN python -c "from eca_lightning.data import crop_decode, streaming; crop_decode.library()"
+RUN python -c "from eca_lightning.data.ffcv import crop_decode, loader; crop_decode.library(); \
+    from eca_lightning.data.ffcv.packed import native; native.library()"
 # Which GPUs and which parts of the driver the container toolkit hands in.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ARG REVISION=unknown

@@ -49,6 +49,11 @@ def test_every_installation_is_pinned_and_cached():
     assert set(extras) <= PROJECT["optional-dependencies"].keys()
 
 
+def test_the_parts_that_the_build_tries_exist():
+    (tried,) = re.findall(r'^RUN python -c "(.*?)"$', DOCKERFILE, re.MULTILINE | re.DOTALL)
+    exec(tried.replace("\\\n", ""), {})
+
+
 def test_the_image_describes_the_project():
     labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', DOCKERFILE))
     assert labels["title"] == PROJECT["name"]
