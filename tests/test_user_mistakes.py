@@ -38,6 +38,7 @@ BASE += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
         (["--trainer.profiler", "fast"], "profiler"),
         (["--seed_everything", "-1"], "seed_everything: -1 is not in bounds"),
         (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate: -1"),
+        (["--model.optimizer.lr", ".nan"], "model.optimizer.lr must be a number, got nan"),
         (["--model.lr_scheduler", "StepLR"], "step_size"),
         (["--model.optimizer.lr", "abc"], "model.optimizer.lr: expected float, got abc"),
         (["--model.label_smoothing", "2"], "label_smoothing must be from 0 to 1, got 2"),

@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
+from eca_lightning.utils.checks import require
+
 _REMEDY = (
     "resume with the same, or start a new run from the weights alone, a classifier with "
     "--model.weights CHECKPOINT in place of --ckpt_path"
@@ -85,9 +87,10 @@ def set_rates(
         trainer: The trainer.
 
     Raises:
-        ValueError: If the data module has no ``batch_size``.
+        ValueError: If the data module has no ``batch_size``, or the rate is NaN or infinite.
     """
     given, factor = optimizer.param_groups[0]["lr"], 1.0
+    require(math.isfinite(given), "model.optimizer.lr", "a number", given)
     if found:
         factor = found / given
     elif base_batch_size is not None:  # Goyal et al., arXiv 1706.02677
