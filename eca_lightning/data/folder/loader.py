@@ -1,12 +1,14 @@
 """Batches of image files decoded by Pillow, with the samples and crops of a .beton's batches."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -170,6 +172,7 @@ class FileLoader(EpochLoader):
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             multiprocessing_context=_context() if num_workers else None,
+            worker_init_fn=_end_with_reader,
         )
 
     def _open(self, epoch: int, batches: list[NDArray[np.int64]]) -> Generator[Any]:
@@ -238,6 +241,21 @@ def _context() -> BaseContext | None:
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])  # imported once instead of in each worker
     return context
+
+
+def _end_with_reader(worker: int) -> None:
+    """Let a worker end when the process that reads its batches is killed.
+
+    torch's own watch sees its fork server alone, which lives as long as its workers do.
+    """
+    reader = parent_process()
+
+    def wait() -> None:
+        if reader is not None:
+            reader.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 class FolderLoader(FileLoader):
