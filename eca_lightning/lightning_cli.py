@@ -161,7 +161,7 @@ class EcaLightningCLI(LightningCLI):
         trainer: Any = super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
         trainer.folder = self._folder
         trainer.callbacks[:0] = [SameStart(self._start_step), LossGuard()]
-        if self.subcommand == "fit" and self._folder is not None:
+        if self.subcommand == "fit" and self._folder is not None and not trainer.fast_dev_run:
             trainer.callbacks.append(RunRecord(self._folder, self._arguments))
         return trainer
 
