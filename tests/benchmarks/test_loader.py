@@ -86,7 +86,7 @@ def test_a_loader_that_fails_is_reported_and_stops_no_other(compared):
     assert "decode_image" in row["failure"] or "Unsupported image" in row["failure"]
     assert row["repeats"] == "0"
     assert row["images_per_s"] == row["ours_faster"] == row["cpu_ms_per_image"] == ""
-    assert list(compared) == ["eca-lightning", "torchvision-io"]
+    assert list(compared) == ["eca-lightning packed", "eca-lightning jpg", "torchvision-io"]
 
 
 def result(name, *seconds, cpu=0.24):

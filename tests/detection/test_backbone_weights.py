@@ -165,7 +165,7 @@ def test_what_was_taken_is_said(tmp_path):
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"weights not found: .*gone\.ckpt"):
         load_backbone(detector(), tmp_path / "gone.ckpt")
-    with pytest.raises(FileNotFoundError, match="weights not found"):
+    with pytest.raises(FileNotFoundError, match="holds no run with a checkpoint"):
         load_backbone(detector(), tmp_path)
 
 

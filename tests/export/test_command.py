@@ -262,7 +262,7 @@ def test_a_failure_keeps_the_previous_file(eca, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError("no space left")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save", full)
     with pytest.raises(OSError, match="no space left"):
         export(eca[0], output)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["before"]
@@ -272,8 +272,16 @@ def test_a_failure_keeps_the_previous_file(eca, tmp_path, monkeypatch):
     ("output", "options", "message"),
     [
         ("model.pth", [], "let it end in .onnx, .pt2 (torch.export) or .safetensors"),
-        ("model.safetensors", ["--preprocess", "true"], "leave out preprocess and features"),
-        ("model.safetensors", ["--features", "true"], "leave out preprocess and features"),
+        (
+            "model.safetensors",
+            ["--preprocess", "true"],
+            "leave out preprocess, features and",
+        ),
+        (
+            "model.safetensors",
+            ["--features", "true"],
+            "leave out preprocess, features and",
+        ),
         ("model.onnx", ["--image_size", "[64, 64]"], "image_size is for whole detectors"),
     ],
 )

@@ -18,6 +18,7 @@ def trainer(device="cuda", clip=None, precision=None):
     return SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device(device)),
         gradient_clip_val=clip,
+        callbacks=[],
         precision_plugin=precision or Precision(),
     )
 

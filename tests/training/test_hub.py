@@ -84,7 +84,8 @@ def test_the_config_is_the_networks(classifier, tmp_path):
     classifier.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text("utf-8"))
     assert config["backbone"]["attention_options"] == {"kernel": [3, 5, 3]}
-    assert config.keys() == {"backbone", "mean", "std", "class_names", "scores", "preprocessing"}
+    kept = {"class_names", "scores", "preprocessing", "training_loss"}
+    assert config.keys() == {"backbone", "mean", "std", *kept}
 
 
 def test_the_recipe_is_for_who_loads_it(classifier, tmp_path):

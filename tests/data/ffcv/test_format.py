@@ -52,7 +52,7 @@ def test_a_whole_file_is_described(raw_beton, arrays):
     assert info.samples == 101
     assert info.class_names == list("abcd")
     assert info.num_classes == 4
-    assert info.modes == {"jpg": 0, "raw": 101}
+    assert info.modes == {"jpg": 0, "raw": 101, "packed": 0}
     assert info.resolutions == ((20, 24), (20, 24))
     assert info.bytes == raw_beton.stat().st_size
     assert np.array_equal(info.labels, arrays.labels)
@@ -67,7 +67,7 @@ def test_agrees_with_ffcvs_reader(photo_beton):
     assert np.array_equal(reader.metadata["f1"], info.labels)
     assert reader.page_size == info.page_size
     assert reader.field_names == ["image", "label"]
-    assert info.modes == {"jpg": 21, "raw": 0}
+    assert info.modes == {"jpg": 21, "raw": 0, "packed": 0}
     files = [(image["height"], image["width"]) for image in info.images]
     assert info.resolutions == (tuple(np.min(files, axis=0)), tuple(np.max(files, axis=0)))
 
@@ -146,7 +146,7 @@ def test_other_fields_are_refused(copy):
 @pytest.mark.parametrize(
     ("image", "label", "message"),
     [
-        ((7, 24, 20, None), 0, "not plausible"),
+        ((7, 24, 20, None), 0, "modes of its images"),
         ((1, 0, 20, None), 0, "not plausible"),
         ((1, 25, 20, None), 0, "size of their pixels"),
         ((1, 24, 20, 5), 0, "allocation table"),
