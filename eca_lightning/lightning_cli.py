@@ -234,6 +234,9 @@ class EcaLightningCLI(LightningCLI):
             logging_to = [file.stem for file in files if file.parent.name == "loggers"]
             if logging_to and not clear and not isinstance(error, OSError):
                 raise ValueError(f"cannot log to {logging_to[-1]}: {error}") from error
+            in_schedule = any(file.name == "lr_scheduler.py" for file in files)
+            if in_schedule and isinstance(error, ArithmeticError):  # StepLR with a step_size of 0
+                raise ValueError(f"model.lr_scheduler cannot advance: {error}") from error
             restoring = any(file.name == "checkpoint_connector.py" for file in files)
             if clear or not restoring:
                 raise

@@ -73,6 +73,11 @@ def test_a_refused_run_keeps_what_its_folder_holds(capsys, tmp_path):
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_a_schedule_that_cannot_advance_is_named(capsys):
+    schedule = ["--model.lr_scheduler", "StepLR", "--model.lr_scheduler.step_size", "0"]
+    assert "model.lr_scheduler cannot advance" in error_of(capsys, "fit", *BASE, *schedule)
+
+
 @pytest.mark.slow
 def test_what_reports_log_can_be_monitored():
     reports = ["--reports", "[CalibrationMonitor, GradientNormMonitor]"]
