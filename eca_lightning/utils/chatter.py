@@ -11,10 +11,10 @@ def silence_libraries() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_concerns_users)
     # Lightning calls what torch and jsonargparse have deprecated, which its users cannot change.
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.(cli|utilities\._pytree)")
-    # A run's own folder exists when it is resumed, our loaders give the indices themselves, and
-    # BackboneFinetuning finds the classifier trained already.
+    # A run's own folder exists when it is resumed, our loaders give the indices themselves,
+    # BackboneFinetuning finds the classifier trained already, and weights are saved averaged.
     expected = "The dirpath has changed|Couldn't infer the batch ind|Checkpoint directory|"
-    expected += "The provided params to be frozen already|"
+    expected += "The provided params to be frozen already|You're using the WeightAveraging callb|"
     warnings.filterwarnings("ignore", message=expected + "LightningCLI's args parameter")
 
 

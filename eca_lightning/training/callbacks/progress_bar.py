@@ -68,7 +68,9 @@ class ProgressBar(RichProgressBar):
         super().on_validation_end(trainer, pl_module)
         if self._lines and trainer.state.fn == "fit" and not trainer.sanity_checking:
             logged = trainer.callback_metrics
-            scores = {name: logged[name].item() for name in logged if name.startswith("val/")}
+            names = [name for name in logged if name.startswith("val/")]
+            # Those of single classes, such as val/recall/cat, would fill the log.
+            scores = {name: logged[name].item() for name in names if name.count("/") == 1}
             self._lines.write(*_place(trainer), {**self._shown, **scores})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

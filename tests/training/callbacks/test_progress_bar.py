@@ -61,3 +61,13 @@ def test_evaluation_tells_as_well(lines, monkeypatch):
     trainer().validate(Net(), NoiseData(), verbose=False)
     assert len(lines("validation")) == STEPS
     assert lines("validation")[-1].startswith(f"validation, batch {STEPS} of {STEPS}")
+
+
+def test_scores_of_single_classes_do_not_fill_the_lines(lines):
+    class OfClasses(Net):
+        def on_validation_epoch_end(self):
+            self.log_dict({"val/top1": 0.5, "val/recall/cat": 0.5})
+
+    trainer(max_epochs=1).fit(OfClasses(), datamodule=NoiseData())
+    assert all("val/top1 0.5" in line and "cat" not in line for line in lines("epoch"))
+    assert lines("epoch")
