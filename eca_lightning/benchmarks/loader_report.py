@@ -102,9 +102,11 @@ def _draw(results: Sequence[Result], title: str) -> Figure:
         axes.bar_label(bars, fmt="%.0f", padding=4)
         sizes = [result.work.bytes_per_image / 1000 for result in shown]
         by_bytes.scatter(sizes, medians)
-        for result, *place in zip(shown, sizes, medians, strict=True):
-            by_bytes.annotate(result.label, place, fontsize="x-small")
-    by_bytes.set(xlabel="KB an image", ylabel="images/s", ylim=(0, None), xlim=(0, None))
+        if count == workers[-1]:  # the names of all would cover each other
+            for result, *place in zip(shown, sizes, medians, strict=True):
+                by_bytes.annotate(f" {result.label}", place, fontsize="x-small", va="center")
+    by_bytes.set(xlabel="KB an image", ylabel="images/s", ylim=(0, None))
+    by_bytes.set_xlim(0, 1.8 * by_bytes.get_xlim()[1])
     axes.set_yticks([i + 0.4 - thickness / 2 for i in range(len(names))], names)
     axes.invert_yaxis()
     axes.margins(x=0.12)
