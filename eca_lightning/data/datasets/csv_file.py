@@ -1,12 +1,14 @@
 """The command ``data write csv``: images that a table labels, to .beton files."""
 
 import csv as csv_files
+import os.path
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from eca_lightning.data.datasets.write_files import require_output, write_files, write_splits
-from eca_lightning.data.folder.files import LabeledFiles
+from eca_lightning.data.folder.files import LabeledFiles, existing_folder
 from eca_lightning.utils.checks import DataError, printable
 
 _SPLITS = ("train", "val", "test")
@@ -44,7 +46,7 @@ def write_csv(
         DataError: If lines of the file are wrong; the message lists them.
         ValueError: If it has other columns, or options do not fit it.
     """
-    root = root or csv.parent
+    root = existing_folder(root, "root") if root else csv.parent
     rows = _read(csv, root)
     names = sorted({label for _, label, _ in rows}, key=_order)
     given = {"val": val_fraction, "test": test_fraction}
@@ -66,35 +68,17 @@ def write_csv(
 def _read(path: Path, root: Path) -> list[_Row]:
     """Return the absolute path, the label and the split of each line."""
     if not path.is_file():
-        raise FileNotFoundError(f"csv: {path} does not exist")
+        raise FileNotFoundError(f"csv: there is no file {path}")
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"csv: {path} is not UTF-8 ({error}): save it as UTF-8") from error
     first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv_files.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
-    columns = [name.strip() for name in reader.fieldnames or []]
-    reader.fieldnames = columns
-    if missing := {"path", "label"} - set(columns):
-        shown = ", ".join(map(repr, columns[:6])) or "nothing"
-        raise ValueError(
-            f"csv: {path} has no column {' and no column '.join(sorted(missing))}: let its first "
-            f"line be path,label or path,label,split; it has {shown}"
-        )
-    rows: list[_Row] = []
-    faults: list[str] = []
-    seen: dict[Path, int] = {}
+    reader = csv_files.DictReader(
+        StringIO(text), delimiter=max(",;\t", key=first.count), skipinitialspace=True, strict=True
+    )
     try:
-        for cells in reader:
-            line = f"csv: {path}, line {reader.line_num}"
-            values = {name: (cells.get(name) or "").strip() for name in _COLUMNS}
-            file = (root / values["path"]).absolute()
-            if fault := _fault(cells, values, "split" in columns, file, seen):
-                faults.append(f"{line}: {fault}")
-                continue
-            seen[file] = reader.line_num
-            rows.append((file, values["label"], values["split"]))
+        rows, faults = _parse(reader, path, root)
     except csv_files.Error as error:
         raise ValueError(f"csv: {path}, after line {reader.line_num}: {error}") from error
     if faults:
@@ -104,12 +88,40 @@ def _read(path: Path, root: Path) -> list[_Row]:
     return rows
 
 
+def _parse(
+    reader: "csv_files.DictReader[str]", path: Path, root: Path
+) -> tuple[list[_Row], list[str]]:
+    """Return the lines, and what is wrong with others."""
+    columns = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = columns
+    if missing := {"path", "label"} - set(columns):
+        shown = ", ".join(map(repr, columns[:6])) or "nothing"
+        raise ValueError(
+            f"csv: {path} has no column {' and no column '.join(sorted(missing))}: let its first "
+            f"line be path,label or path,label,split; it has {shown}"
+        )
+    if twice := [name for name in _COLUMNS if columns.count(name) > 1]:
+        raise ValueError(f"csv: {path} has several columns {twice[0]}: rename all but one")
+    rows: list[_Row] = []
+    faults: list[str] = []
+    seen: dict[str, int] = {}
+    for cells in reader:
+        values = {name: (cells.get(name) or "").strip() for name in _COLUMNS}
+        file = (root / values["path"]).absolute()
+        if fault := _fault(cells, values, "split" in columns, file, seen):
+            faults.append(f"csv: {path}, line {reader.line_num}: {fault}")
+            continue
+        seen[os.path.realpath(file)] = reader.line_num
+        rows.append((file, values["label"], values["split"]))
+    return rows, faults
+
+
 def _fault(
     cells: Mapping[Any, Any],
     values: Mapping[str, str],
     has_splits: bool,
     file: Path,
-    seen: Mapping[Path, int],
+    seen: Mapping[str, int],
 ) -> str:
     """Return what is wrong with a line; empty if nothing is."""
     if None in cells:
@@ -119,9 +131,10 @@ def _fault(
             return f"its {name} is empty"
     if has_splits and values["split"] not in _SPLITS:
         return f"its split is '{values['split']}', and not one of {', '.join(_SPLITS)}"
-    if file in seen:
-        return f"{printable(values['path'])} is listed in line {seen[file]} already"
-    return "" if file.is_file() else f"{printable(str(file))} does not exist"
+    if not os.path.isfile(file):
+        return f"there is no file {printable(str(file))}"
+    line = seen.get(os.path.realpath(file))
+    return f"{printable(values['path'])} is listed in line {line} already" if line else ""
 
 
 def _order(label: str) -> tuple[bool, int, str]:

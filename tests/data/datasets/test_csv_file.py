@@ -52,6 +52,13 @@ def test_one_file_and_a_split_of_it(images):
     assert check_beton(images / "out" / "val.beton").sidecar.class_counts == [2, 1]
 
 
+def test_labels_with_line_breaks_and_spaces_before_quotes(images):
+    labels = ["a\u2028b", "c\fd", '"e\nf"', ' "g, h"']
+    rows = [f"images/{n}.png,{label}" for n, label in enumerate(labels)]
+    main(write(images, ["path, label", *rows], "--output", images / "x.beton"))
+    assert check_beton(images / "x.beton").class_names == ["a\u2028b", "c\fd", "e\nf", "g, h"]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -61,7 +68,13 @@ def test_one_file_and_a_split_of_it(images):
         (["path,label", "images/0.png,"], "line 2: its label is empty"),
         (["path,label", ",a"], "line 2: its path is empty"),
         (["path,label", "images/0.png,a,b"], "line 2: it has more columns than the first line"),
-        (["path,label", "gone.png,a"], "gone.png does not exist"),
+        (["path,label", "gone.png,a"], "line 2: there is no file "),
+        (["path,label", "images,a"], "line 2: there is no file "),
+        (["path,label", "x" * 5000 + ",a"], "line 2: there is no file "),
+        (["path,label", "images/0\0.png,a"], "line 2: there is no file "),
+        (["path,label,label", "images/0.png,a,b"], "several columns label: rename all but one"),
+        (['path,"label', "images/0.png,a"], "list.csv, after line 0: unexpected end of data"),
+        (["path,label", "images/0.png,a", "images/../images/0.png,b"], "listed in line 2 already"),
         (["path,label,split", "images/0.png,a,dev"], "its split is 'dev', and not one of train"),
         (["path,label", "images/0.png,a", "images/0.png,b"], "is listed in line 2 already"),
         (["path,label", 'images/0.png,"a'], "list.csv, after line 1: unexpected end of data"),
@@ -81,8 +94,9 @@ def test_options_that_do_not_fit(images, capsys):
     )
     error = error_of(capsys, *write(images, lines, "--output", images / "x.beton"))
     assert "a folder is needed" in error
-    assert "does not exist" in error_of(
-        capsys, "data", "write", "csv", "--csv", "gone.csv", "--output", "x"
-    )
+    no_csv = ["data", "write", "csv", "--csv", str(images), "--output", "x"]
+    assert f"csv: there is no file {images}" in error_of(capsys, *no_csv)
+    no_root = write(images, ["path,label", "images/0.png,a"], "--root", "gone")
+    assert "root: gone does not exist" in error_of(capsys, *no_root)
     latin = write(images, ["path,label", "images/0.png,chät"], encoding="latin-1")
     assert "is not UTF-8" in error_of(capsys, *latin)
