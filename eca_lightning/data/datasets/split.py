@@ -29,11 +29,12 @@ def split_files(
     Args:
         files: The files.
         fractions: The fraction of each split other than ``train``.
-        seed: Seed of the choice.
+        seed: Seed of the choice, at least 0.
 
     Raises:
-        ValueError: If the fractions leave nothing for training.
+        ValueError: If the fractions leave nothing for training, or a split has no files.
     """
+    require(seed >= 0, "seed", "at least 0", seed)
     for name, fraction in fractions.items():
         require(0 < fraction < 1, f"{name}_fraction", "above 0 and below 1", fraction)
     total = sum(map(Fraction, map(str, fractions.values())))
@@ -42,6 +43,11 @@ def split_files(
     distinct = Counter(label for group in groups for label in {files.labels[i] for i in group})
     split_of = _assign(files.labels, groups, distinct, fractions, seed)
     _report(files, groups, distinct, len(fractions) + 1)
+    if empty := set(fractions) - set(split_of):
+        raise ValueError(
+            f"{'/'.join(sorted(empty))}_fraction: no class has enough different images for "
+            f"{len(fractions) + 1} splits: add images, or leave it out"
+        )
     return {
         split: LabeledFiles(
             files.class_names,

@@ -106,3 +106,12 @@ def test_impossible_fractions(fractions):
         split_files(LabeledFiles(["a"], [Path("a")], [0]), fractions, 0)
     with pytest.raises(ValueError, match=r"val_fraction \+ test_fraction must be below 1"):
         split_files(LabeledFiles(["a"], [Path("a")], [0]), {"val": 0.7, "test": 0.3}, 0)
+
+
+def test_a_split_without_files_and_a_negative_seed(files_of):
+    files = files_of(different(1, 2, 1))
+    assert counts_of(split_files(files, {"val": 0.2}, 0)["val"]) == [0, 1, 0]
+    with pytest.raises(ValueError, match=r"^test/val_fraction: no class has enough different"):
+        split_files(files, {"val": 0.2, "test": 0.2}, 0)
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+        split_files(files, {"val": 0.2}, -1)
