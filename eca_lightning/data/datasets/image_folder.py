@@ -42,11 +42,11 @@ def write_image_folder(
     fractions = {split: value for split, value in given.items() if value is not None}
     if not all((source / split).is_dir() for split in SPLITS):
         files = list_class_folders(source)
-        if found := _OF_SPLITS.intersection(files.class_names):
-            names = " and ".join(f"{name}/" for name in sorted(found))
+        if found := [name for name in files.class_names if name.lower() in _OF_SPLITS]:
+            names = " and ".join(f"{name}/" for name in found)
             raise ValueError(
-                f"source: {source} holds {names} and not both of train/ and val/: give one of "
-                "them as the source, with --val_fraction"
+                f"source: {source} holds {names} and not both of train/ and val/: give them these "
+                "names, or one of them as the source, with --val_fraction"
             )
         write_splits(files, source, output, fractions, seed, **options)
         return

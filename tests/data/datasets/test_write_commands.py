@@ -103,6 +103,10 @@ def test_splits_that_are_there_already(split_folder, tmp_path):
     shutil.rmtree(split_folder / "val")
     with pytest.raises(ValueError, match=r"holds test/ and train/ and not both of train/ and val/"):
         write_image_folder(split_folder, tmp_path / "out", val_fraction=0.2)
+    (split_folder / "train").rename(split_folder / "Train")
+    (split_folder / "test").rename(split_folder / "Valid")
+    with pytest.raises(ValueError, match=r"holds Train/ and Valid/ and not both.*give them these"):
+        write_image_folder(split_folder, tmp_path / "out.beton")
 
 
 def photo(width=60, height=40):
