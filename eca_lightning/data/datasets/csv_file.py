@@ -62,7 +62,8 @@ def write_csv(
         )
     require_output(output, True, f"{csv} has a column split")
     parts = {output / f"{split}.beton": _files(rows, names, split) for split in splits}
-    write_files(parts, {beton: _folder_of(part, root) for beton, part in parts.items()}, **options)
+    roots = {beton: _folder_of(part, root) for beton, part in parts.items()}
+    write_files(parts, roots, source="", **options)  # or it would be an option of the command
 
 
 def _read(path: Path, root: Path) -> list[_Row]:

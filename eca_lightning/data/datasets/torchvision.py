@@ -145,7 +145,7 @@ def write_torchvision(
         val_fraction: Fraction of the images for val.beton, drawn at random, of a data set without
             splits (Caltech101, Caltech256, EuroSAT, SUN397).
         max_resolution: Shrink images whose longer side is above this many pixels.
-        mode: How to store images: raw pixels, jpg, or packed (three times as fast to read as jpg,
+        mode: How to store images: raw pixels, jpg, or packed (twice as fast to load as jpg,
             40 % larger); by default raw up to 96 pixels.
         quality: JPEG quality, 1 to 100.
         exif: Turn images upright as the orientation in their EXIF data says (apply), or ignore it.

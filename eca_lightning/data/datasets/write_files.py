@@ -76,8 +76,8 @@ def write_files(
         max_resolution: Shrink images whose longer side is above this many pixels (400 to 512 is
             usual for training at 224).
         mode: How to store images: jpg, in which JPEG files that need not be shrunk, turned or
-            converted to RGB stay as they are, byte for byte; packed (three times as fast to read as
-            jpg, 40 % larger), which takes over JPEG files without loss; or raw pixels (several
+            converted to RGB stay as they are, byte for byte; packed (twice as fast to load as jpg,
+            40 % larger), which takes over JPEG files without loss; or raw pixels (several
             times larger).
         quality: JPEG quality of all other images, 1 to 100.
         num_workers: Processes; by default one for each core.

@@ -100,3 +100,12 @@ def test_options_that_do_not_fit(images, capsys):
     assert "root: gone does not exist" in error_of(capsys, *no_root)
     latin = write(images, ["path,label", "images/0.png,chät"], encoding="latin-1")
     assert "is not UTF-8" in error_of(capsys, *latin)
+
+
+def test_no_argument_of_the_code_behind_is_an_option(capsys, as_a_program):
+    with pytest.raises(SystemExit):
+        main(["data", "write", "csv", "--help"])
+    shown = capsys.readouterr().out
+    assert "--val_fraction" in shown
+    assert "--source" not in shown
+    assert "Conditional" not in shown
