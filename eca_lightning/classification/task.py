@@ -189,13 +189,13 @@ class ImageClassifier(ScoredClassifier, pipeline_tag="image-classification"):
             data = getattr(self.trainer, "datamodule", None)
             self.preprocessing = getattr(data, "preprocessing", None) or self.preprocessing
             weights = weights_of(self.class_weights, data, self.num_classes)
-            self._weight_of_class = None if weights is None else weights.to(self.device)
+            device = self.trainer.strategy.root_device  # where Lightning moves the model later
+            self._weight_of_class = None if weights is None else weights.to(device)
             rank_zero_info(describe_tails(self.backbone))
-            device = self.trainer.strategy.root_device.type
-            if device == "cpu":  # or maps become channels_last
+            if device.type == "cpu":  # or maps become channels_last
                 self.backbone.to(memory_format=torch.contiguous_format)
             compiles = self.hparams["compile"] is None and not self.gradient_checkpointing
-            if device == "cuda" and compiles:
+            if device.type == "cuda" and compiles:
                 if missing := missing_for_gpu_kernels():
                     rank_zero_warn(f"Training is not compiled, which would be faster: {missing}")
                 else:

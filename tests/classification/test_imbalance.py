@@ -134,6 +134,20 @@ def test_a_loss_of_ones_own_trains_and_is_in_no_checkpoint(
     assert names <= set(model.logged_metrics())
 
 
+def test_weights_lie_on_the_device_to_which_the_model_moves(make_trainer, tiny_data, monkeypatch):
+    model = ImageClassifier(BackboneConfig("resnet20"), class_weights=[1.0, 2.0, 3.0])
+    trainer = make_trainer(logger=False)
+    monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("meta"))
+    model.trainer, trainer.datamodule = trainer, tiny_data
+    tiny_data.setup("fit")
+    model.setup("fit")
+    model.trainer = None
+    images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    model.to("meta")
+    with pytest.warns(UserWarning, match="trying to `self.log"):
+        assert model.training_step((images.to("meta"), labels.to("meta")), 0).shape == ()
+
+
 def test_classes_that_are_never_predicted_are_named_at_the_end(make_trainer, tiny_data):
     model = ImageClassifier(
         BackboneConfig("resnet20", num_classes=3), optimizer=lambda p: torch.optim.SGD(p, lr=0.0)
