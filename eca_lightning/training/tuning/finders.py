@@ -5,6 +5,7 @@ callbacks search again, lose the state of the optimizer, and leave a schedule as
 """
 
 import math
+from abc import ABC, abstractmethod
 from itertools import chain
 from typing import Any
 
@@ -19,7 +20,7 @@ _FINDERS = (LearningRateFinder, BatchSizeFinder)
 _NEVER = 2**31
 
 
-class _Once:
+class _Once(ABC):
     """Mixin of a finder that searches in a new run, and keeps what it found."""
 
     option: str
@@ -48,9 +49,9 @@ class _Once:
         self.found = value
         self.use(trainer, pl_module)
 
+    @abstractmethod
     def use(self, trainer: Trainer, pl_module: Any) -> None:
         """Have the run use what was found."""
-        raise NotImplementedError
 
 
 class LearningRateSearch(_Once, LearningRateFinder):
