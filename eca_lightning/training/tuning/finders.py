@@ -13,6 +13,7 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities import rank_zero_info
+from torch.optim import Optimizer
 
 from eca_lightning.utils.checks import require
 
@@ -58,7 +59,8 @@ class LearningRateSearch(_Once, LearningRateFinder):
     """Train for 100 steps at rates that rise from 1e-6 to 1, and take that of the steepest descent.
 
     The descent is that of the smoothed loss over the logarithm of the rate, up to the smallest loss
-    (Smith, arXiv 1506.01186). The weights are then what they were before.
+    (Smith, arXiv 1506.01186). Weights whose rate is a fraction of the optimizer's are trained at
+    that fraction. All are then what they were before.
     """
 
     option = "find_lr"
@@ -78,7 +80,9 @@ class LearningRateSearch(_Once, LearningRateFinder):
         require(steps >= 100, "--find_lr: the optimizer steps of the run", "at least 100", steps)
         self.searched = True
         every, trainer.check_val_every_n_epoch = trainer.check_val_every_n_epoch, _NEVER
+        hook = trainer.optimizers[0].register_step_pre_hook(_scale_rates)
         super().on_fit_start(trainer, pl_module)
+        hook.remove()
         trainer.check_val_every_n_epoch = every
         assert self.optimal_lr is not None  # noqa: S101
         results = self.optimal_lr.results
@@ -89,6 +93,12 @@ class LearningRateSearch(_Once, LearningRateFinder):
         """Set the learning rate."""
         pl_module.lr = self.found
         rank_zero_info(f"learning rate {self.found:.3g}: found by --find_lr")
+
+
+def _scale_rates(optimizer: Optimizer, *_: Any) -> None:
+    """Scale the rate, which Lightning's schedule sets alike for all groups before each step."""
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
 
 
 class BatchSizeSearch(_Once, BatchSizeFinder):

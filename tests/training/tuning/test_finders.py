@@ -46,6 +46,14 @@ def train(make_trainer, tiny_data, tmp_path):
     return run
 
 
+class Rates(ImageClassifier):
+    """Notes the ratio of its two rates in each step, searches included."""
+
+    def on_before_zero_grad(self, optimizer):
+        one, other = sorted(group["lr"] for group in optimizer.param_groups)
+        self.ratios = {*getattr(self, "ratios", ()), round(other / one, 6)}
+
+
 def test_the_rate_of_the_steepest_descent():
     generator = np.random.default_rng(0)
     exponents = np.linspace(-6, 0, 100)
@@ -59,7 +67,8 @@ def test_the_rate_of_the_steepest_descent():
 
 def test_a_run_with_a_search_is_one_with_the_rate_that_it_found(train, tmp_path):
     search = LearningRateSearch()
-    model, _ = train(search)
+    model, _ = train(search, kind=Rates)
+    assert model.ratios == {2.0}
     assert 1e-5 < search.found < 1
     assert not list(tmp_path.glob(".lr_find*"))
     resumed = LearningRateSearch()
