@@ -91,9 +91,7 @@ def set_rates(
     """
     given, factor = optimizer.param_groups[0]["lr"], 1.0
     require(math.isfinite(given), "model.optimizer.lr", "a number", given)
-    if found:
-        factor = found / given
-    elif base_batch_size is not None:  # Goyal et al., arXiv 1706.02677
+    if not found and base_batch_size is not None:  # Goyal et al., arXiv 1706.02677
         batch = images_per_step(trainer)
         factor = batch / base_batch_size
         rank_zero_info(
@@ -101,7 +99,7 @@ def set_rates(
             f"to {batch}"
         )
     for group in optimizer.param_groups:
-        group["lr"] *= factor * group.get("lr_scale", 1.0)
+        group["lr"] = (found or group["lr"] * factor) * group.get("lr_scale", 1.0)
 
 
 def horizon_in_steps(trainer: Trainer) -> dict[str, int]:

@@ -72,7 +72,7 @@ def test_a_run_with_a_search_is_one_with_the_rate_that_it_found(train, tmp_path)
     assert 1e-5 < search.found < 1
     assert not list(tmp_path.glob(".lr_find*"))
     resumed = LearningRateSearch()
-    _, trainer = train(resumed, checkpoint=tmp_path / "last.ckpt")
+    _, trainer = train(resumed, checkpoint=tmp_path / "last.ckpt", lr=0.0)
     assert resumed.found == search.found
     peaks = trainer.lr_scheduler_configs[0].scheduler.base_lrs
     assert sorted(peaks) == pytest.approx([search.found, 2 * search.found])
