@@ -117,6 +117,11 @@ def _verify(beton: BetonInfo, num_workers: int) -> None:
         raise ValueError(
             f"{beton.path}: {damaged.size} of {beton.samples} samples do not decode: {listed}"
         )
+    require_checksum(beton)
+
+
+def require_checksum(beton: BetonInfo) -> None:
+    """Raise a ValueError if a .beton has a sidecar and another checksum than it records."""
     if beton.sidecar and checksum(beton.path) != beton.sidecar.sha256:
         raise ValueError(
             f"{beton.path}: its checksum is not that of its sidecar; write it again with "

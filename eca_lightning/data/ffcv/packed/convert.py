@@ -28,7 +28,8 @@ def convert(
     """Write the images of a .beton to another, packed or as JPEG.
 
     Between JPEG and packed this is lossless: the coefficients stay the same. Images that a file
-    stores as raw pixels, and JPEGs of kinds that are not packed, are encoded at --quality.
+    stores as raw pixels, and JPEGs of kinds that are not packed, are encoded at --quality. A file
+    that is not the one its sidecar describes is refused, so that damage is not written anew.
 
     Args:
         source: The .beton to read.
@@ -40,6 +41,7 @@ def convert(
     """
     # Imported here: they need FFCV, which the command's help does not.
     from eca_lightning.data.datasets.write_files import fingerprint, report
+    from eca_lightning.data.ffcv.verify import require_checksum
     from eca_lightning.data.ffcv.write import write_beton
 
     info = check_beton(source, "source")
@@ -47,6 +49,7 @@ def convert(
         raise ValueError(f"output: {output} must end in .beton")
     if output.resolve() == source.resolve():
         raise ValueError(f"output: {output} is the source; name another file")
+    require_checksum(info)
     written = write_beton(
         BetonSamples(info),
         output,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import error_of
 from exact_pixels import picture, pil
 from fuzz_crop_decode import encode
 from independent_readers import read_jpeg, same
@@ -117,6 +118,15 @@ def test_damage_stops_a_conversion_and_is_named(request, tmp_path, capsys, beton
         main(["data", "convert", str(source), str(output), "--mode", mode])
     assert "sample 5 of" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_damage_that_decoding_does_not_see_is_not_converted(raw_beton, tmp_path, capsys):
+    source = Path(shutil.copy(raw_beton, tmp_path))
+    shutil.copy(sidecar_path(raw_beton), tmp_path)
+    damage(source, 5, 100)
+    error = error_of(capsys, "data", "convert", str(source), str(tmp_path / "x.beton"))
+    assert f"{source}: its checksum is not that of its sidecar" in error
+    assert not (tmp_path / "x.beton").exists()
 
 
 def data(path, **options):
