@@ -8,7 +8,7 @@ from pathlib import Path
 from eca_lightning.data.folder.check import ImageCheck
 from eca_lightning.data.folder.files import existing_folder, find_images, list_class_folders
 from eca_lightning.data.folder.image import Exif
-from eca_lightning.utils.checks import DataError
+from eca_lightning.utils.checks import DataError, require
 
 _SPLITS = ("train", "val", "test")
 _OUTLINE = re.compile(rb'"segmentation"\s*:\s*(\{|\[\s*[^\s\]])')
@@ -40,6 +40,7 @@ def verify(
     Raises:
         DataError: If anything is wrong; the message lists the first ten faults and their number.
     """
+    require(num_workers > 0, "num_workers", "at least 1", num_workers)
     faults = []
     for check in _checks(path, images, masks, exif, num_workers):
         faults += _faults(check)

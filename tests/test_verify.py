@@ -52,6 +52,7 @@ def test_all_that_is_wrong_with_folders_is_listed(photos, capsys):
     assert "have different classes: ['apple', 'pear']" in errors(capsys, photos)[-1]
     (line,) = errors(capsys, photos / "val")
     assert "val/cat/1.jpg" in line
+    assert errors(capsys, photos, "--num_workers", "0") == ["num_workers must be at least 1, got 0"]
 
 
 def test_a_coco_file_is_checked_with_its_images(tmp_path, capsys):

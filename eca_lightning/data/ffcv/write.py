@@ -57,6 +57,7 @@ def write_beton(
         BlockingIOError: If another process is writing the file.
     """
     encoding = encoding or Encoding()
+    require(num_workers is None or num_workers > 0, "num_workers", "at least 1", num_workers)
     if not overwrite and output.exists():
         found = check_beton(output)
         sidecar = found.sidecar

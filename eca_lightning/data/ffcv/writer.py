@@ -53,7 +53,7 @@ class GuardedWriter(ffcv_api.DatasetWriter):
     def __init__(self, path: Path, encoding: Encoding, num_workers: int) -> None:
         image = PackedField() if encoding.mode == "packed" else ffcv_api.RGBImageField()
         fields = {"image": image, "label": ffcv_api.IntField()}
-        super().__init__(str(path), fields, PAGE_SIZE, max(num_workers, 1))
+        super().__init__(str(path), fields, PAGE_SIZE, num_workers)
         self.encoding = encoding
 
     def write(

@@ -181,6 +181,8 @@ def test_nothing_to_write(arrays, tmp_path):
         write(type(arrays)([], []), class_names=NAMES)
     with pytest.raises(ValueError, match="on_error must be abort or skip, got 'ignore'"):
         write(arrays, class_names=NAMES, on_error="ignore")
+    with pytest.raises(ValueError, match="num_workers must be at least 1, got 0"):
+        write(arrays, class_names=NAMES, num_workers=0)
     with pytest.raises(ValueError, match="label 3 has no name"):
         write(arrays, class_names=["a", "b", "c"])
     everything = Failing(arrays, unreadable, range(101))
