@@ -90,6 +90,11 @@ class BetonInfo:
         """Page of each image, of shape ``(samples,)``."""
         return self.images["data_ptr"] // np.uint64(self.page_size)
 
+    def read_image(self, sample: int) -> NDArray[np.uint8]:
+        """Read the bytes of an image as they are stored."""
+        place, size = int(self.images["data_ptr"][sample]), int(self.sizes[sample])
+        return np.fromfile(self.path, np.uint8, size, offset=place)
+
 
 def check_beton(path: Path, name: str = "") -> BetonInfo:
     """Return the index of a complete .beton of images and labels, checked without reading pixels.

@@ -96,14 +96,11 @@ def _verify(beton: BetonInfo, num_workers: int) -> None:
     from eca_lightning.data.ffcv.decode_op import is_decodable
     from eca_lightning.data.ffcv.packed import native
 
-    content = np.memmap(beton.path, np.uint8, "r")
-
     def is_good(sample: int) -> bool:
         image = beton.images[sample]
         if image["mode"] == RAW:
             return True  # raw pixels have no structure: the checksum covers them
-        start, size = int(image["data_ptr"]), int(beton.sizes[sample])
-        stream = content[start : start + size]
+        stream = beton.read_image(sample)
         recorded = int(image["height"]), int(image["width"])
         if image["mode"] == PACKED:
             return native.is_sound(stream, *recorded)

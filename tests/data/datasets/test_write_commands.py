@@ -33,12 +33,6 @@ from eca_lightning.data.folder.files import list_class_folders
 from eca_lightning.data.folder.image import open_rgb
 
 
-def pixels(info, index):
-    image = info.images[index]
-    content = np.memmap(info.path, np.uint8, "r")
-    return content[image["data_ptr"] :][: int(info.sizes[index])]
-
-
 def test_a_folder_of_class_folders(photo_beton, image_folder):
     info = check_beton(photo_beton)
     files = list_class_folders(image_folder)
@@ -141,7 +135,7 @@ def test_jpegs_are_stored_byte_for_byte(tmp_path, capfd):
     info = check_beton(beton)
     names = [path.stem for path in list_class_folders(folder.parent).paths]
     same = [
-        pixels(info, i).tobytes() == (folder / f"{name}.jpg").read_bytes()
+        info.read_image(i).tobytes() == (folder / f"{name}.jpg").read_bytes()
         for i, name in enumerate(names)
     ]
     assert [name for name, is_same in zip(names, same, strict=True) if is_same] == sorted(kept)
@@ -159,14 +153,14 @@ def test_jpegs_are_stored_byte_for_byte(tmp_path, capfd):
     assert check_beton(tmp_path / "raw.beton").modes["jpg"] == 0
     write_image_folder(folder.parent, tmp_path / "as_is.beton", exif="ignore", num_workers=1)
     info = check_beton(tmp_path / "as_is.beton")
-    stored = pixels(info, names.index("turned")).tobytes()
+    stored = info.read_image(names.index("turned")).tobytes()
     assert stored == (folder / "turned.jpg").read_bytes()
 
 
 def decoded(info, index, decoder):
     image = info.images[index]
     size = int(image["height"]), int(image["width"])
-    stream = pixels(info, index)
+    stream = info.read_image(index)
     if decoder == "crop":
         return decode_crop(stream.tobytes(), (0, 0, *size), size).astype(int)
     shown = np.empty((*size, 3), np.uint8)
@@ -285,7 +279,7 @@ def test_fashion_mnist_is_grey_as_rgb(fashion_files, tmp_path):
         assert info.labels.tolist() == labels.tolist()
         assert info.class_names[0] == "T-shirt/top"
         for index, gray in enumerate(images):
-            rgb = pixels(info, index).reshape(28, 28, 3)
+            rgb = info.read_image(index).reshape(28, 28, 3)
             assert np.array_equal(rgb, np.stack([gray] * 3, axis=2))
 
 
@@ -345,7 +339,7 @@ def test_torchvision_reads_the_same_fashion_mnist(fashion_files, tmp_path):
         assert ours.class_names == theirs.class_names
         assert theirs.modes["raw"] == theirs.samples
         for index in range(ours.samples):
-            assert np.array_equal(pixels(ours, index), pixels(theirs, index))
+            assert np.array_equal(ours.read_image(index), theirs.read_image(index))
 
 
 def cifar10(root, monkeypatch):
@@ -374,7 +368,7 @@ def test_cifar10_is_a_command(tmp_path, monkeypatch, capsys):
     train, val = (check_beton(tmp_path / "out" / f"{split}.beton") for split in ("train", "val"))
     assert train.class_names == [f"class {i}" for i in range(10)]
     assert train.labels.tolist() + val.labels.tolist() == [*range(10), 0, 1]
-    assert np.array_equal(pixels(val, 1).reshape(32, 32, 3), images[9])
+    assert np.array_equal(val.read_image(1).reshape(32, 32, 3), images[9])
     main(["data", "write", "torchvision", "CIFAR10", *options])
     again = capsys.readouterr().out.splitlines()
     assert [line for line in again if "kept" not in line] == said.splitlines()
@@ -417,7 +411,7 @@ def test_a_set_without_splits_is_divided(tmp_path):
     assert (train.samples, val.samples) == (15, 5)
     labels = [*train.labels.tolist(), *val.labels.tolist()]
     assert sorted(labels) == [0] * 10 + [1] * 10
-    values = [pixels(info, i)[0] for info in (train, val) for i in range(info.samples)]
+    values = [info.read_image(i)[0] for info in (train, val) for i in range(info.samples)]
     assert sorted(values) == sorted([9 * i for i in range(10)] * 2)
     with pytest.raises(FileExistsError, match="--overwrite"):
         write_torchvision("EuroSAT", tmp_path / "out", tmp_path / "root", val_fraction=0.24)

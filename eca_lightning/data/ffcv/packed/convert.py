@@ -108,8 +108,6 @@ class BetonSamples:
     def _read(self, index: int) -> "tuple[StoredImage, int]":
         from eca_lightning.data.ffcv.samples import StoredImage  # it needs FFCV
 
-        image = self.info.images[index]
-        place, count = int(image["data_ptr"]), int(self.info.sizes[index])
-        data = np.fromfile(self.info.path, np.uint8, count, offset=place)
-        size = int(image["height"]), int(image["width"])
-        return StoredImage(int(image["mode"]), *size, data), int(self.info.labels[index])
+        mode, height, width = map(int, self.info.images[["mode", "height", "width"]][index])
+        data = self.info.read_image(index)
+        return StoredImage(mode, height, width, data), int(self.info.labels[index])

@@ -25,12 +25,6 @@ from eca_lightning.data.ffcv.sidecar import sidecar_path
 from eca_lightning.data.ffcv.verify import verify
 
 
-def stored(info, sample):
-    """The bytes of an image."""
-    content = np.fromfile(info.path, np.uint8)
-    return content[int(info.images["data_ptr"][sample]) :][: int(info.sizes[sample])]
-
-
 def write(source, output, *options):
     main(["data", "write", "image-folder", "--source", str(source), "--output", str(output),
           "--mode", "packed", "--num_workers", "1", *options])  # fmt: skip
@@ -42,7 +36,7 @@ def test_jpegs_are_taken_over_without_loss(packed_beton, image_folder):
     assert info.modes == {"jpg": 0, "raw": 0, "packed": 21}
     paths = sorted(image_folder.rglob("*.jpg"))
     for sample, path in enumerate(paths):
-        assert np.array_equal(stored(info, sample), native.encode(path.read_bytes()))
+        assert np.array_equal(info.read_image(sample), native.encode(path.read_bytes()))
 
 
 def test_other_images_are_encoded_once(tmp_path, image_folder, capsys):
@@ -69,9 +63,9 @@ def test_other_images_are_encoded_once(tmp_path, image_folder, capsys):
         (64, 48), (64, 48), (64, 48), (48, 64), (16, 100), (64, 48),
     ]  # fmt: skip
     for sample in range(3):
-        shown = native.decode_crop(stored(info, sample), (0, 0, 64, 48), (64, 48)).astype(int)
+        shown = native.decode_crop(info.read_image(sample), (0, 0, 64, 48), (64, 48)).astype(int)
         assert np.abs(shown - pixels).mean() < 12
-    assert np.array_equal(stored(info, 5), native.encode((folder / "5.jpg").read_bytes()))
+    assert np.array_equal(info.read_image(5), native.encode((folder / "5.jpg").read_bytes()))
 
 
 def test_converting_there_and_back_loses_nothing(photo_beton, packed_beton, tmp_path, capsys):
@@ -88,11 +82,11 @@ def test_converting_there_and_back_loses_nothing(photo_beton, packed_beton, tmp_
     assert packed.class_names == jpg.class_names
     assert packed.sidecar.source == jpg.sidecar.source
     for sample in range(21):
-        stream = stored(jpg, sample).tobytes()
-        assert np.array_equal(stored(packed, sample), native.encode(stream))
-        assert np.array_equal(stored(again, sample), stored(packed, sample))
-        assert np.array_equal(pil(stored(back, sample).tobytes()), pil(stream))
-    assert same(read_jpeg(stored(back, 0).tobytes()), read_jpeg(stored(jpg, 0).tobytes()))
+        stream = jpg.read_image(sample).tobytes()
+        assert np.array_equal(packed.read_image(sample), native.encode(stream))
+        assert np.array_equal(again.read_image(sample), packed.read_image(sample))
+        assert np.array_equal(pil(back.read_image(sample).tobytes()), pil(stream))
+    assert same(read_jpeg(back.read_image(0).tobytes()), read_jpeg(jpg.read_image(0).tobytes()))
     assert packed.labels.tolist() == back.labels.tolist() == jpg.labels.tolist()
     capsys.readouterr()
     convert(photo_beton, "packed.beton")
@@ -148,7 +142,7 @@ def test_pixels_depend_on_neither_workers_nor_interruption(packed_beton):
     crop = loader.crop.boxes(np.arange(21), info.images["height"], info.images["width"], 0)
     first = int(loader.batch_indices(0)[0])
     box = crop[first]
-    alone = native.decode_crop(stored(info, first), tuple(box[:4]), (32, 32), bool(box[4]))
+    alone = native.decode_crop(info.read_image(first), tuple(box[:4]), (32, 32), bool(box[4]))
     assert np.array_equal(batches[0][0].permute(1, 2, 0).numpy(), alone)
 
 
@@ -209,7 +203,7 @@ def test_bilinear_center_crops_are_torchvisions(request, beton):
     transform = v2.Compose([v2.Resize(36), v2.CenterCrop(32)])
     batch, _ = next(iter(loader))
     for shown, sample in zip(batch, loader.batch_indices(0), strict=True):
-        stream = stored(info, sample)
+        stream = info.read_image(sample)
         stream = native.to_jpeg(stream) if info.is_packed else stream
         expected = np.asarray(transform(Image.open(BytesIO(stream.tobytes())).convert("RGB")))
         assert np.abs(shown.permute(1, 2, 0).numpy() - expected.astype(int)).mean() < 0.4
