@@ -29,16 +29,19 @@ class RunRecord(Callback):
         self.folder = folder
         self._record: dict[str, Any] = {"command": list(arguments), "started": _now(), "best": {}}
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Note the weights that the model starts from, before it has read and forgotten them."""
+        names = ("weights", "backbone_weights")
+        self._start = next((w for w in (getattr(pl_module, n, None) for n in names) if w), None)
+
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Note what the run starts from, or go on with what it noted before."""
-        names = ("weights", "backbone_weights")
-        start = next((w for w in (getattr(pl_module, n, None) for n in names) if w), None)
         resumed = trainer.ckpt_path is not None and (self.folder / RECORD).is_file()
         if resumed:
             with suppress(ValueError, OSError):  # damaged: the list is not worth the run
                 self._record |= read_record(self.folder) | {"command": self._record["command"]}
         else:
-            self._record["weights"] = str(start or trainer.ckpt_path or "")
+            self._record["weights"] = str(self._start or trainer.ckpt_path or "")
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Note that it runs."""

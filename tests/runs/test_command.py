@@ -152,3 +152,8 @@ def test_a_run_notes_its_scores_and_goes_on(tmp_path, capsys):
     (again,) = listed(capsys)
     assert (again["started"], again["epochs"]) == (first["started"], 3)
     assert again["score"] >= first["score"]
+    weights = first["checkpoint"]
+    main([*arguments, "--model.weights", weights, "--trainer.logger.name", "from_weights"])
+    rows = {row["run"].split("/")[1]: row["weights"] for row in listed(capsys)}
+    assert rows.pop("from_weights") == weights
+    assert set(rows.values()) == {""}
